@@ -1,0 +1,1 @@
+"""What runs, in which order: the curation flow and the ``mammosift`` command."""

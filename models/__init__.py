@@ -1,0 +1,1 @@
+"""Everything that is fitted: networks, objectives, encoders, clusterers, neighbours."""

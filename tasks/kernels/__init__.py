@@ -1,0 +1,1 @@
+"""Pure functions: arrays in, arrays out. No file, no clock, no Prefect, no Dask."""

@@ -7,8 +7,8 @@
     │   ├── UnreadableFilm     reason "unreadable": missing, empty, no permission, a loop of links
     │   ├── UnsupportedFilm    reason "unsupported": a format, or a kind of picture, that is no film
     │   ├── CorruptFilm        reason "corrupt": truncated, or disagreeing with its own header
-    │   ├── OversizedFilm      reason "oversized": the header asks for more than max_film_megapixels
-    │   └── NotAFilm           reason "not_a_film": a cropped region or a mask that belongs to a film
+    │   ├── OversizedFilm      reason "oversized": more pixels than max_film_megapixels
+    │   └── NotAFilm           reason "not_a_film": a cropped region or a mask of a film
     ├── TableError             a csv that the user gave cannot be used; names file, line and column
     ├── ShardError             a shard is incomplete or was altered
     └── WorkspaceError         the workspace cannot be written, or is not one of ours

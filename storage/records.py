@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LesionKind = Literal["circle", "mask", "outline"]
+Role = Literal["film", "crop", "mask"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,27 @@ class Mammogram:
     """CC, MLO, ML, LM, XCCL, ... (DICOM's View Code abbreviations)."""
     scanner: str | None = None
     """Digitiser: dba, howtek-mgh, howtek-ismd, lumisys; or what the table or the header says."""
+    grey_scale: str | None = None
+    """``raw-`` and the scanner where the grey levels are that digitiser's own (the formula for its
+    optical density holds); None where they are on a scale that nobody stated."""
     label: str | None = None
     breast_density: str | None = None
+    role: Role = "film"
+    """A crop or a mask belongs to a film (reason ``not_a_film``); a mask becomes its lesion."""
+    finding: str | None = None
+    """Of a crop or a mask: which finding of the film, ``mass-1`` or ``calc-2``."""
     lesions: tuple[Lesion, ...] = field(default=())
     excluded_reason: str | None = None
     excluded_rule: str | None = None
     excluded_remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class FilmShard:
+    """Films that are cut together: one unit of work."""
+
+    name: str
+    """Leading bits of the films' hashes, e.g. ``0110``; ``all`` where there is one shard only."""
+    films: tuple[Mammogram, ...]
+    lesion_digests: tuple[str, ...]
+    """Of each film: hash of its lesion annotations' content."""

@@ -1,0 +1,135 @@
+"""What a person sees while a run goes on and after it, in the Prefect UI and in the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.futures import as_completed
+from prefect.logging import get_logger, get_run_logger
+
+from storage.records import Mammogram
+from storage.workspace import ShardRef
+from tasks import progress
+
+ROWS_SHOWN = 200
+
+
+def follow(stage: str, futures: Iterable[Any]) -> Iterator[Any]:
+    """Results of the shards of a stage, in order; meanwhile one log line and one tick a shard.
+
+    Raises
+    ------
+    Exception
+        Whatever the first shard that failed for good raised.
+    """
+    ordered = list(futures)
+    if not ordered:
+        return
+    logger = get_run_logger()
+    bar: Any = create_progress_artifact(0.0, key=f"progress-{stage}", description=f"Stage {stage}")
+    started = time.monotonic()
+    for done, future in enumerate(as_completed(ordered), start=1):
+        result = future.result()
+        logger.info(
+            "%s %d/%d%s, about %s left",
+            stage,
+            done,
+            len(ordered),
+            _describe(result),
+            _duration((time.monotonic() - started) / done * (len(ordered) - done)),
+        )
+        update_progress_artifact(bar, 100.0 * done / len(ordered))
+    for future in ordered:
+        yield future.result()
+
+
+def listen(client: Any) -> None:
+    """Show what long steps report from their worker."""
+    logger = get_logger("mammosift")
+
+    def show(event: tuple[float, dict[str, Any]]) -> None:
+        message = event[1]
+        if message.get("stage") == "train":
+            logger.info(
+                "train epoch %d/%d: loss %.4f, validation %.4f",
+                message["epoch"],
+                message["max_epochs"],
+                message["training_loss"],
+                message["validation_loss"],
+            )
+
+    client.subscribe_topic(progress.TOPIC, show)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Log the first few warnings and the number of all."""
+    logger = get_run_logger()
+    for text in warnings[:10]:
+        logger.warning(text)
+    if len(warnings) > 10:
+        logger.warning("... %d warnings in all; the others are in runs/*.json", len(warnings))
+
+
+def exclusions(films: Sequence[Mammogram]) -> None:
+    """Table of the films that were left out, and why."""
+    out = [f for f in films if f.excluded_reason is not None]
+    logger = get_run_logger()
+    logger.info("%d films used, %d files excluded", len(films) - len(out), len(out))
+    if out:
+        create_table_artifact(
+            key="excluded-films",
+            description=f"{len(out)} files excluded; the first {min(len(out), ROWS_SHOWN)}.",
+            table=[
+                {
+                    "file": f.source,
+                    "reason": f.excluded_reason,
+                    "what is wrong": f.excluded_rule,
+                    "what to do": f.excluded_remedy,
+                }
+                for f in out[:ROWS_SHOWN]
+            ],
+        )
+
+
+def summary(facts: dict[str, Any], run_id: str, report: str) -> None:
+    """Markdown of what came out."""
+    films, tiles = facts["films"], facts["tiles"]
+    lines = [
+        f"# Run {run_id}",
+        "",
+        f"{films['used']} films used, {sum(films['excluded'].values())} files excluded.",
+        "",
+        "| tiles | number | share |",
+        "| --- | ---: | ---: |",
+    ]
+    cut = max(1, tiles["cut"])
+    for fate, n in tiles["by_fate"].items():
+        lines.append(f"| {fate.replace('/', ': ')} | {n:,} | {n / cut:.1%} |")
+    lines += [f"| **cut** | **{tiles['cut']:,}** | |", "", f"Report: `{report}`"]
+    create_markdown_artifact(key="run-summary", markdown="\n".join(lines), description="Summary")
+
+
+def _describe(result: Any) -> str:
+    if isinstance(result, ShardRef):
+        counts = ", ".join(f"{n} {name}" for name, n in result.counts.items() if n)
+        where = "already there" if result.reused else f"{result.seconds:.1f} s"
+        return f": {counts}; {where}"
+    if isinstance(result, list):
+        return f": {len(result)} files"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,262 @@
+"""The whole run: films in, curated manifest out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import artifacts, steps
+from flows.dask_cluster import dask_client
+from flows.run_record import RunRecord
+from storage.errors import MammosiftError
+from storage.manifest import ManifestWriter
+from storage.records import FilmShard, Mammogram
+from storage.tile_shards import read_films
+from storage.workspace import ShardRef, Workspace
+from tasks import clusters, decisions, encoders, films, tiles
+from tasks.settings import CurationSettings
+
+
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    settings: Any = flow_run.parameters["settings"]
+    source = settings["source"] if isinstance(settings, dict) else settings.source
+    return f"{Path(source).name or 'films'} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(
+    name="curate",
+    flow_run_name=_run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=32),
+    validate_parameters=True,
+)
+def curate(settings: CurationSettings) -> dict[str, Any]:
+    """Turn films into a curated training set: tiles, embeddings, clusters, decisions, manifest.
+
+    A run in a workspace that an earlier one left unfinished goes on where that one stopped.
+    """
+    workspace = Workspace.create(settings.out)
+    workspace.remove_abandoned()
+    run = RunRecord(workspace, settings)
+    with dask_client(settings.dask_address, settings.workers) as client:
+        artifacts.listen(client)
+        found, root = _find_films(run)
+        shards, tile_refs, used = _cut(run, found, root)
+        split = decisions.split_films(used, decisions.SplitSettings(**_split(settings)))
+        encoder, embedded = _embed(run, tile_refs, split)
+        clustered = _cluster(run, embedded)
+        _publish(run, shards, tile_refs, embedded, clustered, used, split)
+        _report(run, tile_refs, embedded, encoder, clustered)
+    return run.write()
+
+
+def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
+    settings, workspace = run.settings, run.workspace
+    with run.stage("films"):
+        root, batches = films.find(settings.source)
+        known = films.known_headers(workspace)
+        futures = steps.describe.map(
+            list(range(len(batches))),
+            batches,
+            unmapped(settings.max_film_megapixels),
+            [{s: known[s] for _, s in batch if s in known} for batch in batches],
+        )
+        described: list[Mammogram] = []
+        for batch in artifacts.follow("headers", futures):
+            described += batch
+            films.remember_headers(workspace, described)
+        found, warnings = films.join(
+            described, root, films_csv=settings.films_csv, lesions_csv=settings.lesions_csv
+        )
+        if settings.tile_size_mm is not None:
+            found = films.without_spacing_excluded(found)
+        films.write(workspace, found)
+    run.facts["inputs"] = {
+        "root": str(root),
+        "films_sha256": hashlib.sha256(
+            "\n".join(sorted(f.source_sha256 or f.source for f in found)).encode()
+        ).hexdigest(),
+        "warnings": warnings,
+    }
+    artifacts.warn(warnings)
+    if all(f.excluded_reason for f in found):
+        raise MammosiftError(
+            f"no film in {settings.source} can be used: {len(found)} files found, excluded for "
+            f"{films.count_exclusions(found) or 'no reason: there are none'}. "
+            f"See {workspace.path(films.TABLE)}."
+        )
+    return found, root
+
+
+def _cut(
+    run: RunRecord, found: list[Mammogram], root: Path
+) -> tuple[list[FilmShard], list[ShardRef], list[Mammogram]]:
+    settings, workspace = run.settings, run.workspace
+    shards = films.form_shards(found, root, films_per_shard=settings.films_per_shard)
+    cutting = tiles.TileSettings(
+        **settings.only(
+            "tile_size_px",
+            "tile_size_mm",
+            "stride_px",
+            "edge",
+            "black_samples_per_film",
+            "max_film_megapixels",
+        )
+    )
+    with run.stage("tiles") as stage:
+        futures = steps.cut.map(
+            [s.name for s in shards],
+            unmapped(workspace.uri),
+            unmapped(str(root)),
+            shards,
+            unmapped(cutting),
+        )
+        refs = list(artifacts.follow("tiles", futures))
+        stage.add(refs)
+    used = _with_late_exclusions(workspace, found, refs)
+    films.write(workspace, used)
+    run.facts["films"] = {
+        "found": len(used),
+        "used": sum(f.excluded_reason is None for f in used),
+        "excluded": films.count_exclusions(used),
+    }
+    artifacts.exclusions(used)
+    return shards, refs, used
+
+
+def _with_late_exclusions(
+    workspace: Workspace, found: list[Mammogram], refs: Sequence[ShardRef]
+) -> list[Mammogram]:
+    """Films with those excluded whose pixels turned out to be unusable."""
+    late: dict[str, dict[str, str]] = {}
+    for ref in refs:
+        if ref.counts["excluded"]:
+            for row in read_films(workspace, ref.key).to_pylist():
+                if row["excluded_reason"] is not None:
+                    late[row["mammogram_id"]] = {
+                        k: v for k, v in row.items() if k.startswith("excluded_")
+                    }
+    return [
+        replace(f, **late[f.mammogram_id])
+        if f.excluded_reason is None and f.mammogram_id in late
+        else f
+        for f in found
+    ]
+
+
+def _embed(
+    run: RunRecord, tile_refs: list[ShardRef], split: dict[str, str]
+) -> tuple[ShardRef, list[ShardRef]]:
+    settings, uri = run.settings, run.workspace.uri
+    keys = [ref.key for ref in tile_refs]
+    learning = encoders.EncoderSettings(
+        **settings.only(
+            "encoder",
+            "training_tiles",
+            "max_epochs",
+            "patience",
+            "batch_size",
+            "learning_rate",
+            "precision",
+            "seed",
+        )
+    )
+    with run.stage("encoder") as stage:
+        encoder = steps.train(uri, keys, split, learning)
+        stage.add([encoder])
+    with run.stage("embeddings") as stage:
+        futures = steps.embed.map(unmapped(uri), keys, unmapped(encoder.key))
+        embedded = list(artifacts.follow("embeddings", futures))
+        stage.add(embedded)
+    return encoder, embedded
+
+
+def _cluster(run: RunRecord, embedded: list[ShardRef]) -> ShardRef:
+    how = clusters.ClusterSettings(
+        **run.settings.only(
+            "cluster_method", "n_clusters", "eps", "min_samples", "min_cluster_size", "seed"
+        )
+    )
+    with run.stage("clusters") as stage:
+        clustered = steps.cluster(run.workspace.uri, [ref.key for ref in embedded], how)
+        stage.add([clustered])
+    return clustered
+
+
+def _publish(
+    run: RunRecord,
+    shards: list[FilmShard],
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    clustered: ShardRef,
+    used: list[Mammogram],
+    split: dict[str, str],
+) -> None:
+    settings, workspace = run.settings, run.workspace
+    by_id = {f.mammogram_id: f for f in used if f.excluded_reason is None}
+    of_shard = [
+        {str(f.mammogram_id): by_id[f.mammogram_id] for f in s.films if f.mammogram_id in by_id}
+        for s in shards
+    ]
+    staging = ManifestWriter.staging_name()
+    with run.stage("manifest"):
+        futures = steps.decide.map(
+            unmapped(workspace.uri),
+            [ref.key for ref in tile_refs],
+            [(clustered.key, ref.key) for ref in embedded],
+            of_shard,
+            [{i: split[i] for i in members} for members in of_shard],
+            unmapped(
+                decisions.DecisionSettings(
+                    **settings.only("misinformative_threshold", "tissue_for_review")
+                )
+            ),
+            unmapped(run.run_id),
+            unmapped(staging),
+        )
+        parts = list(artifacts.follow("manifest", futures))
+        by_fate, kept_by_split = decisions.count_tiles(parts)
+        by_decision: dict[str, int] = {}
+        for fate, n in by_fate.items():
+            decision = fate.split("/")[0]
+            by_decision[decision] = by_decision.get(decision, 0) + n
+        run.facts["tiles"] = {
+            "cut": sum(ref.rows for ref in tile_refs),
+            "by_decision": by_decision,
+            "by_fate": by_fate,
+            "kept_by_split": kept_by_split,
+        }
+        run.check()
+        ManifestWriter(workspace, staging).publish()
+
+
+def _report(
+    run: RunRecord,
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    encoder: ShardRef,
+    clustered: ShardRef,
+) -> None:
+    run.facts["shards"] = {
+        "tiles": [ref.key for ref in tile_refs],
+        "embeddings": [ref.key for ref in embedded],
+        "encoder": encoder.key,
+        "clusters": clustered.key,
+    }
+    run.write()  # the report reads it; written again when the report's own time is known
+    with run.stage("report"):
+        path = steps.report(run.workspace.uri, run.run_id, run.settings.exemplars)
+    run.facts["report"] = path
+    artifacts.summary(run.facts, run.run_id, path)
+
+
+def _split(settings: CurationSettings) -> dict[str, Any]:
+    return settings.only("seed", "validation_fraction", "test_fraction")

@@ -1,0 +1,95 @@
+"""Prefect tasks: each sends one step, for one shard, to a Dask worker and waits for its reference.
+
+The tasks themselves run as threads beside the flow, so Dask workers need neither Prefect nor a way
+to its server, and a shard costs a few milliseconds of orchestration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.dask_cluster import on_worker
+from storage.records import FilmShard, Mammogram
+from storage.workspace import ShardRef
+from tasks import clusters, decisions, encoders, films, reports, tiles
+
+RETRY = {"retries": 2, "retry_delay_seconds": [2.0, 15.0], "cache_policy": NO_CACHE}
+"""For what reads and writes storage: a share that was away for a moment, a worker that died."""
+
+
+@task(task_run_name="headers {batch}", **RETRY)
+def describe(
+    batch: int,
+    files: Sequence[tuple[str, str]],
+    max_film_megapixels: float,
+    known: dict[str, Mammogram],
+) -> list[Mammogram]:
+    """Read the headers of a batch of files."""
+    return on_worker(
+        films.describe_batch, files, max_film_megapixels=max_film_megapixels, known=known
+    )
+
+
+@task(task_run_name="tiles {name}", **RETRY)
+def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
+    """Cut and screen a shard of films."""
+    return on_worker(tiles.cut_shard, uri, root, shard, settings)
+
+
+@task(task_run_name="train encoder", **RETRY)
+def train(
+    uri: str,
+    tile_keys: Sequence[str],
+    split_of_film: Mapping[str, str],
+    settings: encoders.EncoderSettings,
+) -> ShardRef:
+    """Train the autoencoder."""
+    return on_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
+
+
+@task(task_run_name="embed {tile_key}", **RETRY)
+def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
+    """Encode the tiles of a shard."""
+    return on_worker(encoders.embed_shard, uri, tile_key, encoder)
+
+
+@task(task_run_name="cluster", **RETRY)
+def cluster(
+    uri: str, embedding_keys: Sequence[str], settings: clusters.ClusterSettings
+) -> ShardRef:
+    """Cluster the embeddings of all shards."""
+    return on_worker(clusters.cluster, uri, embedding_keys, settings)
+
+
+@task(task_run_name="decide {tile_key}", **RETRY)
+def decide(
+    uri: str,
+    tile_key: str,
+    cluster_part: tuple[str, str],
+    films_of_shard: Mapping[str, Mammogram],
+    split_of_film: Mapping[str, str],
+    settings: decisions.DecisionSettings,
+    run_id: str,
+    staging: str,
+) -> decisions.PartCounts:
+    """Write the manifest rows of a shard."""
+    return on_worker(
+        decisions.decide_shard,
+        uri,
+        tile_key,
+        cluster_part,
+        films_of_shard,
+        split_of_film,
+        settings,
+        run_id=run_id,
+        staging=staging,
+    )
+
+
+@task(task_run_name="report", **RETRY)
+def report(uri: str, run_id: str, exemplars: str | None) -> str:
+    """Write the report; gives its path."""
+    return on_worker(reports.write_report, uri, run_id, exemplars=exemplars)

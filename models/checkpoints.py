@@ -1,0 +1,120 @@
+"""Networks to bytes and back: safetensors for the weights, JSON for the shape, never pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from models.autoencoder import Autoencoder, AutoencoderConfig, build
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """Weights or configuration are damaged, or do not belong together."""
+
+
+def to_bytes(model: Autoencoder) -> bytes:
+    """Write a network's weights and running statistics as safetensors.
+
+    Equal weights give equal bytes: safetensors orders the tensors itself, and no time or path is
+    stored.
+    """
+    return save(plain_tensors(model.state_dict()))
+
+
+def config_json(config: AutoencoderConfig) -> str:
+    """Write a configuration as JSON with sorted keys: the companion of `to_bytes`."""
+    record = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    return json.dumps(record, sort_keys=True, indent=2) + "\n"
+
+
+def parse_config(text: str) -> AutoencoderConfig:
+    """Read what `config_json` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        The text is no configuration of a network, or one of another format version.
+    """
+    try:
+        record = json.loads(text)
+        version = record.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"The network's configuration has format_version={version}; this mammosift reads "
+                f"{FORMAT_VERSION}. Train again, or use the mammosift that wrote it."
+            )
+        return AutoencoderConfig(**{**record, "widths": tuple(record["widths"])})
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"This is no configuration of a network: {error}") from error
+
+
+def from_bytes(weights: bytes, config_text: str) -> Autoencoder:
+    """Rebuild a network in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    weights : bytes
+        What `to_bytes` wrote.
+    config_text : str
+        What `config_json` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        Damaged bytes; a tensor missing, of another shape or type, or too many; values that are
+        not finite.
+    """
+    model = build_quietly(parse_config(config_text))
+    load_into(model, read_tensors(weights), what="weights")
+    return model.eval()
+
+
+def build_quietly(config: AutoencoderConfig) -> Autoencoder:
+    """Build a network whose first weights do not matter, without touching the random state."""
+    with torch.random.fork_rng(devices=[]):
+        return build(config)
+
+
+def read_tensors(data: bytes) -> dict[str, Tensor]:
+    """Read safetensors bytes; `CheckpointError` where they are damaged."""
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"The stored network is damaged ({len(data)} bytes, {error}). Delete it and train "
+            "again."
+        ) from error
+
+
+def load_into(model: Autoencoder, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Copy tensors into a network after checking that each fits; ``what`` names them in errors."""
+    expected = model.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"The stored {what} lack {', '.join(missing)}.")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise CheckpointError(f"The stored {what} hold unknown tensors: {', '.join(unknown)}.")
+    for name, target in expected.items():
+        stored = tensors[name]
+        if stored.shape != target.shape or stored.dtype != target.dtype:
+            raise CheckpointError(
+                f"{name} is {stored.dtype} {tuple(stored.shape)} in the stored {what}, and "
+                f"{target.dtype} {tuple(target.shape)} in network {model.config.name!r}."
+            )
+        if not torch.isfinite(stored).all():
+            raise CheckpointError(f"{name} holds values that are not finite. Train again.")
+        target.copy_(stored)  # state_dict() is detached and shares the network's memory
+
+
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, row by row in memory whatever their order was before."""
+    return {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}

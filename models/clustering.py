@@ -1,0 +1,390 @@
+"""KMeans, DBSCAN and HDBSCAN behind one estimator interface.
+
+Every clusterer is a scikit-learn estimator (``get_params``, ``fit``, ``fit_predict``) that leaves,
+for each row,
+
+``labels_``
+    int32; -1 is noise.
+``membership_``
+    float32 in [0, 1]: how surely the row belongs to its cluster; 0 for noise.
+``outlier_score_``
+    float32 in [0, 1]: how unlike the others the row is, comparable within one fit only.
+
+``min_samples`` counts the row itself, as scikit-learn does, for DBSCAN and HDBSCAN alike (the
+hdbscan library does not count it; it is given one less).
+
+The same rows in the same order with the same parameters give the same labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.cluster import DBSCAN, KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+from models.neighbours import k_distances, nearest
+
+Method = Literal["kmeans", "dbscan", "hdbscan"]
+NOISE = -1
+
+
+@dataclass(frozen=True)
+class ClusterResult:
+    """What a clusterer says of each row.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (n,)
+        -1 is noise.
+    membership : ndarray of float32, shape (n,)
+        In [0, 1]; 0 for noise.
+    outlier_score : ndarray of float32, shape (n,)
+        In [0, 1], higher = more unlike the others. Its meaning depends on the method.
+    """
+
+    labels: NDArray[np.int32]
+    membership: NDArray[np.float32]
+    outlier_score: NDArray[np.float32]
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters, noise not counted."""
+        return len(np.unique(self.labels[self.labels != NOISE]))
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the rows that are noise; 0 for no rows."""
+        return float(np.mean(self.labels == NOISE)) if len(self.labels) else 0.0
+
+
+class Clusterer(Protocol):
+    """The interface that all clusterers share."""
+
+    labels_: NDArray[np.int32]
+    membership_: NDArray[np.float32]
+    outlier_score_: NDArray[np.float32]
+
+    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
+        """Cluster rows of shape (n, dim), n at least 1."""
+        ...
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """List the parameters."""
+        ...
+
+
+class KMeansClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Lloyd's k-means from k-means++ starts (scikit-learn's).
+
+    Membership is 1 - d1 / d2, with d1 and d2 the distances to the own and the next centroid: 0
+    half way between two, 1 at the centroid. The outlier score is d1 / (d1 + r), with r the root
+    mean square of d1 in the cluster: 0.5 at the typical distance; 1 for a cluster of one row, as
+    nothing else is like it. A tight group of odd rows far from all others scores low.
+
+    Parameters
+    ----------
+    n_clusters : int
+        Cut to the number of different rows.
+    n_init : int
+        Starts; the one with the lowest inertia is taken.
+    max_iter : int
+        Iterations of one start at most.
+    random_state : int
+        Seed of the starts.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of float64, shape (n_clusters, dim)
+    inertia_ : float
+        Sum of squared distances to the own centroid.
+    """
+
+    def __init__(
+        self, n_clusters: int = 20, *, n_init: int = 3, max_iter: int = 300, random_state: int = 0
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
+        """Cluster rows of shape (n, dim), n at least 1."""
+        rows = _validated(self, X)
+        _require_positive(self, "n_clusters")
+        with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+            # one thread: several add their sums in changing order
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k
+            kmeans = KMeans(
+                min(self.n_clusters, len(rows)),
+                n_init=self.n_init,
+                max_iter=self.max_iter,
+                random_state=self.random_state,
+            ).fit(rows)
+        used, labels = np.unique(kmeans.labels_, return_inverse=True)
+        self.labels_ = labels.astype(np.int32)
+        self.cluster_centers_ = kmeans.cluster_centers_[used]
+        self.inertia_ = float(kmeans.inertia_)
+        own, other = _centroid_distances(rows, self.cluster_centers_, self.labels_)
+        self.membership_ = _ratio(other - own, other, empty=1.0)
+        self.outlier_score_ = _typical_distance_score(own, self.labels_)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:  # noqa: N803
+        """Find the nearest centroid of rows of shape (n, dim)."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, reset=False, dtype=np.float64)
+        labels: NDArray[np.int32] = (
+            nearest(rows, self.cluster_centers_, 1).indices[:, 0].astype(np.int32)
+        )
+        return labels
+
+
+class DBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Density clusters by a fixed radius (scikit-learn's).
+
+    With d the distance to the ``min_samples``-th nearest row, itself counted, a row is core if d
+    <= eps. The outlier score is d / (d + eps): at most 0.5 exactly for core rows; 1 where there
+    are fewer rows than min_samples. Membership is 1 for core rows, eps / d for border rows, 0 for
+    noise.
+
+    Parameters
+    ----------
+    eps : float or None
+        Radius. None: the knee of the sorted d, see `knee`.
+    min_samples : int
+        Rows within eps, itself counted, that make a core row.
+
+    Attributes
+    ----------
+    eps_ : float
+        The radius that was used.
+    k_distances_ : ndarray of float64, shape (n,)
+        d of each row, for the plot behind the choice of eps; infinite where n < min_samples.
+    core_sample_indices_ : ndarray of int64
+    """
+
+    def __init__(self, eps: float | None = None, *, min_samples: int = 5) -> None:
+        self.eps = eps
+        self.min_samples = min_samples
+
+    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
+        """Cluster rows of shape (n, dim), n at least 1."""
+        rows = _validated(self, X)
+        _require_positive(self, "min_samples")
+        if self.eps is not None and not self.eps > 0:
+            raise ValueError(f"eps={self.eps} must be positive, or None for the knee.")
+        self.k_distances_ = k_distances(rows, self.min_samples)
+        self.eps_ = knee(self.k_distances_) if self.eps is None else float(self.eps)
+        dbscan = DBSCAN(eps=self.eps_, min_samples=self.min_samples).fit(rows)
+        self.labels_ = dbscan.labels_.astype(np.int32)
+        self.core_sample_indices_ = dbscan.core_sample_indices_
+        d = self.k_distances_
+        membership = _ratio(np.full(len(d), self.eps_), d, empty=1.0)
+        membership[self.core_sample_indices_] = 1.0
+        membership[self.labels_ == NOISE] = 0.0
+        self.membership_ = membership
+        self.outlier_score_ = _ratio(d, d + self.eps_, empty=1.0)
+        return self
+
+
+class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Hierarchical density clusters (the hdbscan library's, with an exact spanning tree).
+
+    Membership is the library's: density of the row relative to its cluster's densest. The outlier
+    score is GLOSH (Campello et al. 2015). Fewer rows than min_cluster_size are all noise with
+    score 0, as there is nothing to be unlike.
+
+    Parameters
+    ----------
+    min_cluster_size : int
+        Rows of the smallest group that is a cluster, at least 2.
+    min_samples : int or None
+        Rows, itself counted, whose reach is a row's core distance, at least 2. None:
+        min_cluster_size.
+    cluster_selection_method : {"eom", "leaf"}
+        Excess of mass, or the leaves of the tree: more and smaller clusters.
+    cluster_selection_epsilon : float
+        Clusters closer than this are not split; 0 is off.
+    """
+
+    def __init__(
+        self,
+        min_cluster_size: int = 10,
+        *,
+        min_samples: int | None = None,
+        cluster_selection_method: Literal["eom", "leaf"] = "eom",
+        cluster_selection_epsilon: float = 0.0,
+    ) -> None:
+        self.min_cluster_size = min_cluster_size
+        self.min_samples = min_samples
+        self.cluster_selection_method = cluster_selection_method
+        self.cluster_selection_epsilon = cluster_selection_epsilon
+
+    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
+        """Cluster rows of shape (n, dim), n at least 1."""
+        rows = _validated(self, X)
+        min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
+        if self.min_cluster_size < 2 or min_samples < 2:
+            raise ValueError(
+                f"min_cluster_size={self.min_cluster_size} and min_samples={self.min_samples} "
+                "must be at least 2: both count the row itself."
+            )
+        if len(rows) < self.min_cluster_size:
+            self.labels_ = np.full(len(rows), NOISE, dtype=np.int32)
+            self.membership_ = np.zeros(len(rows), dtype=np.float32)
+            self.outlier_score_ = np.zeros(len(rows), dtype=np.float32)
+            return self
+        from hdbscan import HDBSCAN  # 1.5 s, and only this method needs it
+
+        tree = HDBSCAN(
+            min_cluster_size=self.min_cluster_size,
+            min_samples=min_samples - 1,
+            cluster_selection_method=self.cluster_selection_method,
+            cluster_selection_epsilon=float(self.cluster_selection_epsilon),
+            approx_min_span_tree=False,
+            core_dist_n_jobs=1,
+        ).fit(rows)
+        self.labels_ = tree.labels_.astype(np.int32)
+        self.membership_ = _unit_interval(tree.probabilities_)
+        self.outlier_score_ = _unit_interval(tree.outlier_scores_)
+        return self
+
+
+_CLUSTERERS: dict[str, type[Any]] = {
+    "kmeans": KMeansClusterer,
+    "dbscan": DBSCANClusterer,
+    "hdbscan": HDBSCANClusterer,
+}
+
+
+def make_clusterer(method: Method, **params: Any) -> Clusterer:
+    """Build a clusterer by name.
+
+    Parameters
+    ----------
+    method : {"kmeans", "dbscan", "hdbscan"}
+    **params
+        Of `KMeansClusterer`, `DBSCANClusterer` or `HDBSCANClusterer`.
+    """
+    if method not in _CLUSTERERS:
+        known = ", ".join(_CLUSTERERS)
+        raise ValueError(f"method={method!r} is unknown; use one of {known}.")
+    allowed = set(_CLUSTERERS[method]().get_params())
+    if unknown := sorted(params.keys() - allowed):
+        raise ValueError(f"{method} takes {', '.join(sorted(allowed))}; not {', '.join(unknown)}.")
+    clusterer: Clusterer = _CLUSTERERS[method](**params)
+    return clusterer
+
+
+def fit_cluster(clusterer: Clusterer, embeddings: NDArray[np.floating]) -> ClusterResult:
+    """Cluster embeddings; unlike ``fit`` it takes no rows too, and gives none.
+
+    Parameters
+    ----------
+    clusterer : Clusterer
+        From `make_clusterer`; it is fitted in place unless there are no rows.
+    embeddings : ndarray, shape (n, dim)
+        Standardised, as a rule.
+
+    Raises
+    ------
+    ValueError
+        Values that are not finite, or parameters out of bounds.
+    """
+    if len(embeddings) == 0:
+        empty = np.empty(0, dtype=np.float32)
+        return ClusterResult(np.empty(0, dtype=np.int32), empty, empty.copy())
+    clusterer.fit(embeddings)
+    return ClusterResult(clusterer.labels_, clusterer.membership_, clusterer.outlier_score_)
+
+
+def knee(k_distances: NDArray[np.float64]) -> float:
+    """Choose DBSCAN's eps where the sorted k-distances turn upwards.
+
+    The curve of the sorted distances is drawn into the unit square; the knee is the point
+    farthest below the diagonal from the first to the last (as in Satopaa et al. 2011, without
+    smoothing), the first of equals. The upmost 1 % is left out, since a single far row would
+    press all others flat.
+
+    Parameters
+    ----------
+    k_distances : ndarray of float64, shape (n,)
+        Distance of each row to its k-th neighbour; infinite ones are ignored.
+
+    Returns
+    -------
+    float
+        Positive: where the knee is at 0 (many duplicates), the lowest positive distance; 1 where
+        all are 0 or none is finite, as any radius then gives the same clusters.
+    """
+    curve = np.sort(k_distances[np.isfinite(k_distances)])
+    positive = curve[curve > 0]
+    if len(positive) == 0:
+        return 1.0
+    curve = curve[: max(1, len(curve) - len(curve) // 100)]
+    rise = curve[-1] - curve[0]
+    if rise == 0:
+        return float(max(curve[0], positive[0]))
+    across = np.linspace(0, 1, len(curve))
+    corner = curve[np.argmax(across - (curve - curve[0]) / rise)]
+    return float(max(corner, positive[0]))
+
+
+def _validated(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+    rows: NDArray[np.float64] = validate_data(estimator, X, dtype=np.float64, order="C")
+    return rows
+
+
+def _require_positive(estimator: BaseEstimator, name: str) -> None:
+    value = getattr(estimator, name)
+    if value < 1:
+        raise ValueError(f"{name}={value} must be at least 1.")
+
+
+def _centroid_distances(
+    rows: NDArray[np.float64], centres: NDArray[np.float64], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distances to the own centroid and the nearest other one (infinite for a single cluster)."""
+    own = np.linalg.norm(rows - centres[labels], axis=1)
+    if len(centres) == 1:
+        return own, np.full(len(rows), np.inf)
+    near = nearest(rows, centres, 2)
+    is_own = near.indices == labels[:, None]
+    other = np.where(is_own, np.inf, near.distances).min(axis=1)
+    return own, np.maximum(other, own)
+
+
+def _typical_distance_score(
+    own: NDArray[np.float64], labels: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Score d / (d + r), r the root mean square of a cluster; 1 for a cluster of one row."""
+    sizes = np.bincount(labels)
+    typical = np.sqrt(np.bincount(labels, weights=own**2) / sizes)
+    score = _ratio(own, own + typical[labels], empty=0.0)
+    if len(own) > 1:
+        score[sizes[labels] == 1] = 1.0
+    return score
+
+
+def _ratio(
+    part: NDArray[np.float64], whole: NDArray[np.float64], *, empty: float
+) -> NDArray[np.float32]:
+    """Divide part by whole, in [0, 1]; ``empty`` where whole is 0 or both are infinite."""
+    usable = (whole > 0) & ~(np.isinf(part) & np.isinf(whole))
+    ratio = np.full(len(part), empty)
+    np.divide(part, whole, out=ratio, where=usable)
+    return _unit_interval(ratio)
+
+
+def _unit_interval(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Clip to [0, 1]; what is no number (densities of duplicates divided) becomes 0."""
+    clean: NDArray[np.float32] = np.clip(np.nan_to_num(values, nan=0.0), 0, 1).astype(np.float32)
+    return clean

@@ -1,0 +1,69 @@
+"""How the files of a tile shard are called: what the stages after the cutting rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from storage.workspace import Workspace
+
+KIND = "tiles"
+INDEX = "index/tiles.parquet"
+FILMS = "index/films.parquet"
+PIXELS = "pixels.zarr"
+SCALE = "uint16 0..65535 is 0..1 of the normalised intensity, bright is dense"
+
+TILES_PER_READ = 128
+Tiles: TypeAlias = npt.NDArray[np.uint16]
+
+FILMS_SCHEMA = pa.schema(
+    [
+        pa.field("mammogram_id", pa.string(), nullable=False),
+        pa.field("tiles", pa.int32(), nullable=False),
+        pa.field("thumbnail_png", pa.binary()),
+        pa.field("excluded_reason", pa.string()),
+        pa.field("excluded_rule", pa.string()),
+        pa.field("excluded_remedy", pa.string()),
+    ]
+)
+"""One row a film of the shard: its picture for the report, or why it could not be cut."""
+
+
+def read_index(workspace: Workspace, key: str, columns: list[str] | None = None) -> pa.Table:
+    """Rows of a tile shard, schema ``storage.schemas.TILES``."""
+    return workspace.shard(KIND, key).table(INDEX, columns=columns)
+
+
+def read_films(workspace: Workspace, key: str) -> pa.Table:
+    """Films of a tile shard, schema ``FILMS_SCHEMA``."""
+    return workspace.shard(KIND, key).table(FILMS)
+
+
+def read_pixels(workspace: Workspace, key: str, rows: npt.NDArray[np.int64]) -> Iterator[Tiles]:
+    """Pixels of a shard's tiles, in the order of ``rows``, ``TILES_PER_READ`` at a time.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the shard lies.
+    key : str
+        Of the shard.
+    rows : (n,) int64
+        Rows of its pixel array, ascending.
+
+    Yields
+    ------
+    (at most TILES_PER_READ, size, size) uint16
+    """
+    array: Any = workspace.shard(KIND, key).array(PIXELS)
+    start = 0
+    while start < len(rows):
+        stop = int(np.searchsorted(rows, rows[start] + TILES_PER_READ, side="left"))
+        first = int(rows[start])
+        block = np.asarray(array[first : int(rows[stop - 1]) + 1])
+        yield block[rows[start:stop] - first]
+        start = stop

@@ -1,0 +1,74 @@
+"""Small pictures for people: films and tiles as 8-bit PNG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FILM_HEIGHT_PX = 480
+
+
+def to_8bit(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """Normalised intensity, 0..65535, as 0..255."""
+    return (image >> 8).astype(np.uint8)
+
+
+def shrink(image: npt.NDArray[Any], height_px: int, width_px: int) -> npt.NDArray[Any]:
+    """Area-averaged image of shape (height_px, width_px)."""
+    import cv2
+
+    return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA))
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """PNG bytes of a grey (rows, columns) or BGR (rows, columns, 3) picture."""
+    import cv2
+
+    ok, data = cv2.imencode(".png", image)
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
+    return bytes(data)
+
+
+def film_png(film: npt.NDArray[np.uint16]) -> bytes:
+    """Whole film, at most ``FILM_HEIGHT_PX`` high, as PNG.
+
+    Parameters
+    ----------
+    film : (rows, columns) uint16
+        On the normalised scale.
+    """
+    rows, columns = film.shape
+    height = min(rows, FILM_HEIGHT_PX)
+    width = max(1, round(columns * height / rows))
+    return png(to_8bit(shrink(film, height, width)))
+
+
+def contact_sheet(
+    tiles: npt.NDArray[np.uint8], *, per_row: int, gap_px: int = 2
+) -> npt.NDArray[np.uint8]:
+    """Tiles side by side in one picture, rows filled from the left.
+
+    Parameters
+    ----------
+    tiles : (n, size, size) uint8
+        n >= 1.
+    per_row : int
+        Tiles in a row.
+    gap_px : int
+        Between tiles.
+
+    Returns
+    -------
+    (height, width) uint8
+    """
+    n, size, _ = tiles.shape
+    rows = -(-n // per_row)
+    step = size + gap_px
+    sheet = np.full((rows * step - gap_px, min(n, per_row) * step - gap_px), 64, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = (i // per_row) * step, (i % per_row) * step
+        sheet[y : y + size, x : x + size] = tile
+    return sheet

@@ -1,0 +1,225 @@
+"""All settings of a curation run, flat. Defaults live here and nowhere else.
+
+The same model is the command's options, the TOML file's keys and the form in the Prefect UI.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def _field(title: str, description: str, *, unit: str | None = None, **bounds: Any) -> Any:
+    """Field with a title, a sentence, a unit and bounds, for the help and for the form."""
+    if unit is not None:
+        description = f"{description} Unit: {unit}."
+    default = bounds.pop("default", ...)
+    return Field(default, title=title, description=description, **bounds)
+
+
+class CurationSettings(BaseModel):
+    """What a curation run is told. Frozen: a run cannot change it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # -- where -------------------------------------------------------------------------------
+    source: str = _field(
+        "Films",
+        "Folder of films, a glob pattern, or a csv of paths (column source). DICOM, DDSM LJPEG, "
+        "PNG, TIFF, PGM and JPEG are recognised by content.",
+        min_length=1,
+    )
+    out: str = _field(
+        "Workspace",
+        "Folder (or fsspec URI) for everything the run makes. A second run in it does only what is "
+        "missing.",
+        min_length=1,
+    )
+    films_csv: str | None = _field(
+        "Table of films",
+        "csv with the columns source, patient, laterality, view, label, scanner, pixel_spacing_mm "
+        "(those that you have). Default: films.csv in the folder of films, where there is one.",
+        default=None,
+    )
+    lesions_csv: str | None = _field(
+        "Table of lesions",
+        "csv with the columns source, pathology, x_px, y_px, radius_px. Default: lesions.csv in "
+        "the folder of films, where there is one.",
+        default=None,
+    )
+    exemplars: str | None = _field(
+        "Exemplars",
+        "csv of tiles that you know to be misinformative: column tile_id, or source, x, y, width, "
+        "height. The report shows their nearest neighbours.",
+        default=None,
+    )
+
+    # -- films -------------------------------------------------------------------------------
+    max_film_megapixels: float = _field(
+        "Largest film",
+        "A film whose header asks for more is excluded before anything is allocated.",
+        unit="million pixels",
+        default=200.0,
+        gt=0,
+        le=4000,
+    )
+    films_per_shard: int = _field(
+        "Films per shard",
+        "About how many films one unit of work holds; a killed run loses at most this much of a "
+        "stage per worker.",
+        default=16,
+        ge=1,
+        le=4096,
+    )
+
+    # -- tiles -------------------------------------------------------------------------------
+    tile_size_px: int = _field(
+        "Tile size",
+        "Edge of a stored tile. Without a size in millimetres it is also the edge of the box that "
+        "is cut from the film.",
+        unit="pixels",
+        default=512,
+        ge=16,
+        le=4096,
+    )
+    tile_size_mm: float | None = _field(
+        "Tile size in millimetres",
+        "Cut boxes of this edge on every film, whatever its scanner, and resize them to the tile "
+        "size. Films of unknown spacing are then excluded.",
+        unit="mm",
+        default=None,
+        gt=0,
+        le=300,
+    )
+    stride_px: int | None = _field(
+        "Stride",
+        "Step from one tile to the next; smaller than the tile size makes tiles overlap. Default: "
+        "the tile size.",
+        unit="pixels of the stored tile",
+        default=None,
+        ge=1,
+    )
+    edge: Literal["shift", "drop", "pad"] = _field(
+        "Film edge",
+        "shift: the last tile of a row is moved inward, so that both chest walls are covered; "
+        "drop: tiles that do not fit are left out; pad: they are filled up with the film's "
+        "background.",
+        default="shift",
+    )
+    black_samples_per_film: int = _field(
+        "Black tiles kept as samples",
+        "Pixels of the black tiles nearest to the threshold are stored, for the report; those of "
+        "the others are not.",
+        default=2,
+        ge=0,
+        le=64,
+    )
+
+    # -- decisions ---------------------------------------------------------------------------
+    misinformative_threshold: float = _field(
+        "Threshold of the misinformative score",
+        "Tiles that score at least this are dropped, or sent to review where they hold tissue too.",
+        default=0.5,
+        ge=0,
+        le=1,
+    )
+    tissue_for_review: float = _field(
+        "Tissue that sends a tile to review",
+        "A misinformative tile with at least this share of breast is not dropped: a person "
+        "decides.",
+        unit="share of the tile",
+        default=0.05,
+        ge=0,
+        le=1,
+    )
+
+    # -- split -------------------------------------------------------------------------------
+    validation_fraction: float = _field(
+        "Validation share", "Share of the patients.", default=0.15, ge=0, lt=1
+    )
+    test_fraction: float = _field("Test share", "Share of the patients.", default=0.15, ge=0, lt=1)
+    seed: int = _field(
+        "Seed", "Same films, same settings, same seed: same manifest.", default=0, ge=0, lt=2**31
+    )
+
+    # -- encoder -----------------------------------------------------------------------------
+    encoder: Literal["light", "ddsm"] = _field(
+        "Autoencoder",
+        "light: a small one that two CPU cores train in a minute; ddsm: the published network "
+        "(128 x 128 x 3, latent 150), for a GPU.",
+        default="light",
+    )
+    training_tiles: int = _field(
+        "Training tiles",
+        "At most this many tiles, drawn over all shards, train the autoencoder.",
+        default=4096,
+        ge=2,
+        le=100_000,
+    )
+    max_epochs: int = _field(
+        "Epochs", "At most; training stops earlier once it no longer improves.", default=20, ge=1
+    )
+    patience: int = _field(
+        "Patience",
+        "Stop after this many epochs without a better validation loss.",
+        unit="epochs",
+        default=5,
+        ge=1,
+    )
+    batch_size: int = _field("Batch size", "Tiles per training step.", default=64, ge=1, le=65536)
+    learning_rate: float = _field("Learning rate", "Of Adam.", default=1e-3, gt=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = _field(
+        "Precision", "Arithmetic of training; auto takes the faster one.", default="auto"
+    )
+
+    # -- clusters ----------------------------------------------------------------------------
+    cluster_method: Literal["hdbscan", "dbscan", "kmeans"] = _field(
+        "Clusterer", "Gives cluster_label and outlier_score of the manifest.", default="hdbscan"
+    )
+    n_clusters: int = _field("Clusters", "Of KMeans.", default=12, ge=1, le=100_000)
+    eps: float | None = _field(
+        "Radius",
+        "Of DBSCAN, on standardised embeddings; default: the knee of the k-distance curve.",
+        default=None,
+        gt=0,
+    )
+    min_samples: int = _field(
+        "Neighbours of a core point",
+        "Of DBSCAN and HDBSCAN, the point itself counted.",
+        default=5,
+        ge=1,
+    )
+    min_cluster_size: int = _field(
+        "Smallest cluster", "Of HDBSCAN.", unit="tiles", default=10, ge=2
+    )
+
+    # -- machine -----------------------------------------------------------------------------
+    dask_address: str | None = _field(
+        "Dask scheduler",
+        "Address of a running cluster (tcp://host:8786) whose workers see the films and the "
+        "workspace; default: a local cluster for this run.",
+        default=None,
+    )
+    workers: int | None = _field(
+        "Local workers", "Processes of the local cluster; default: one a core.", default=None, ge=1
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CurationSettings:
+        if self.stride_px is not None and self.stride_px > self.tile_size_px:
+            raise ValueError(
+                f"stride_px={self.stride_px} leaves gaps between tiles of "
+                f"tile_size_px={self.tile_size_px}; use stride_px <= {self.tile_size_px}."
+            )
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} and "
+                f"test_fraction={self.test_fraction} leave no patient to train on; "
+                "their sum must be below 1."
+            )
+        return self
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """These settings alone: what a stage depends on, and so what its shards' key is made of."""
+        return {name: getattr(self, name) for name in names}

@@ -105,6 +105,8 @@ class KMeansClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     cluster_centers_ : ndarray of float64, shape (n_clusters, dim)
     inertia_ : float
         Sum of squared distances to the own centroid.
+    n_iter_ : int
+        Iterations of the start that was taken.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class KMeansClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.labels_ = labels.astype(np.int32)
         self.cluster_centers_ = kmeans.cluster_centers_[used]
         self.inertia_ = float(kmeans.inertia_)
+        self.n_iter_ = int(kmeans.n_iter_)
         own, other = _centroid_distances(rows, self.cluster_centers_, self.labels_)
         self.membership_ = _ratio(other - own, other, empty=1.0)
         self.outlier_score_ = _typical_distance_score(own, self.labels_)
@@ -339,8 +342,8 @@ def knee(k_distances: NDArray[np.float64]) -> float:
 
 
 def _validated(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-    rows: NDArray[np.float64] = validate_data(estimator, X, dtype=np.float64, order="C")
-    return rows
+    rows = validate_data(estimator, X, dtype=np.float64, order="C")
+    return np.require(rows, requirements=["C", "W"])  # hdbscan takes no read-only rows
 
 
 def _require_positive(estimator: BaseEstimator, name: str) -> None:

@@ -80,13 +80,36 @@ def _nearest_squares(
     if k < 1:
         raise ValueError(f"k={k} must be at least 1.")
     k = min(k, len(y))
+    # a pile of equal rows must not cost its square: equal queries are searched once, and of
+    # equal references only the first k can be among the nearest
+    x_rows, inverse = _distinct(x)
+    kept = _first_copies(inverse if x is y else _distinct(y)[1], k)
+    x, y = x[x_rows], y[kept]
     filters = _Filter.of(x, y)
     indices = np.empty((len(x), k), dtype=np.int64)
     squares = np.empty((len(x), k), dtype=np.float64)
     for start in range(0, len(x), QUERY_ROWS):
         rows = slice(start, start + QUERY_ROWS)
         squares[rows], indices[rows] = _nearest_of_block(x, y, rows, k, filters)
-    return squares, indices
+    return squares[inverse], kept[indices[inverse]]
+
+
+def _distinct(rows: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the different rows: their numbers, and for each row which of these it equals."""
+    plain = np.ascontiguousarray(
+        rows + 0.0
+    )  # -0.0 becomes 0.0, so that equal rows have equal bytes
+    keys = plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1]))).ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first, inverse
+
+
+def _first_copies(group: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Numbers, rising, of the first k members of each group."""
+    order = np.argsort(group, kind="stable")
+    grouped = group[order]
+    rank = np.arange(len(group)) - np.searchsorted(grouped, grouped)
+    return np.sort(order[rank < k])
 
 
 class _Filter(NamedTuple):

@@ -18,14 +18,27 @@ BACKGROUND, BREAST, FOREIGN = 0, 1, 2
 LONGER_SIDE = 512
 """Blocks along the longer side of a film, at most."""
 
-RIM_RISE, RIM_RISE_PER_GROUND = 0.0125, 0.75
+RIM_RISE, RIM_RISE_PER_GROUND, RIM_RISE_MOST = 0.0125, 0.6, 0.0185
 """The skin line is where a film rises above its ground by the first, plus the second times the
-ground: measured at outlines of real films, 0.012 on black ground to 0.03 on dark grey."""
+ground, but no more than the third: outlines of real films lie 0.012 above black ground and 0.017 to
+0.03 above dark grey."""
 
-GLOW_MAX_WIDTH, GLOW_MIN_LENGTH = 0.15, 0.08
-GLOW_MAX_RISE, GLOW_MAX_UNEVENNESS = 0.11, 0.25
-"""Glow along the chest wall: shares of the film's width and height, rise above the ground, and
-standard deviation over mean of its brightness from row to row."""
+GROUND_SLACK = 0.01
+"""The ground of a film lies at most this much below its usual level."""
+
+REDACTION_MAX_SHARE, REDACTION_MIN_AREA = 0.6, 30
+"""Of the film's dark part, and in blocks."""
+
+BODY_MIN_RISE = 0.02
+"""Above the ground, of a piece of body that lies apart from the breast."""
+
+GLOW_MIN_WIDTH, GLOW_REACH = 0.03, 0.2
+"""Glow along the chest wall reaches inward by these shares of the film's width."""
+
+GLOW_STRIPS = ((0.1, 0.15, 0.5), (0.075, 0.08, 0.3))
+"""Its strips: least share of the film's height, most rise above the ground, most spread (20th to
+80th percentile over the median) of its brightness from row to row. The short must be the fainter.
+"""
 
 FloatPlane = npt.NDArray[np.float32]
 BoolPlane = npt.NDArray[np.bool_]
@@ -160,20 +173,33 @@ def map_blocks(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlan
     ground : float32
         Level of the unexposed ground around every block.
     """
+    frame = _frame(high)
+    mask = np.full(mean.shape, BACKGROUND, np.uint8)
+    ground = np.full(mean.shape, float(high.min()), np.float32)
+    mask[:, frame], ground[:, frame] = _map_frame(mean[:, frame].copy(), high[:, frame].copy())
+    return mask, ground
+
+
+def _frame(high: FloatPlane) -> slice:
+    """Columns that hold film: what lies beside them is the darkest value throughout."""
+    filled = np.flatnonzero((high > high.min()).mean(axis=0) >= 0.03)
+    return slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, high.shape[1])
+
+
+def _map_frame(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlane]:
     import cv2
 
     smooth = cv2.GaussianBlur(mean, (0, 0), 1.0)
-    padding = _padding(high)
-    body_level = _otsu(smooth[~padding])
-    redaction = _redaction(mean, high, body_level, padding)
-    ground = _ground(smooth, body_level, padding | redaction)
+    body_level = _otsu(smooth)
+    redaction = _redaction(mean, high, body_level)
+    ground = _ground(smooth, body_level, redaction)
     rise = smooth - ground
-    lit = (rise > RIM_RISE + RIM_RISE_PER_GROUND * ground) | (smooth > body_level)
-    lit &= ~(redaction | padding)
-    breast = _breast(lit, smooth, _hard_edges(mean, padding), padding)
-    breast &= ~_edge_glow(breast, rise, padding)
-    near = cv2.dilate(breast.astype(np.uint8), _disk(4)) > 0
-    standing_out = (rise > 0.03) & (mean - ground > 0.03) & ~padding
+    rim = np.minimum(RIM_RISE + RIM_RISE_PER_GROUND * ground, RIM_RISE_MOST)
+    lit = ((rise > rim) | (smooth > body_level)) & ~redaction
+    breast = _breast(lit, smooth, rise, _hard_edges(mean))
+    breast &= ~_edge_glow(breast, rise)
+    near = cv2.dilate(breast.astype(np.uint8), _disk(2)) > 0
+    standing_out = (rise > 0.03) & (mean - ground > 0.03)
     foreign = _without_specks(standing_out & ~near | redaction & ~breast)
     mask = np.where(breast, BREAST, np.where(foreign, FOREIGN, BACKGROUND)).astype(np.uint8)
     return mask, ground
@@ -187,42 +213,40 @@ def _disk(radius: int) -> BytePlane:
     return disk
 
 
-def _padding(high: FloatPlane) -> BoolPlane:
-    """Columns that hold nothing but the film's darkest value: no film was there."""
-    empty = (high <= high.min()).mean(axis=0) > 0.97
-    return np.broadcast_to(empty, high.shape).copy()
-
-
 def _otsu(levels: FloatPlane) -> float:
     """Otsu's threshold on the square root of the levels (IEEE Trans. SMC 9, 1979)."""
     import cv2
 
-    if not levels.size:
-        return 0.0
     bytes_ = np.rint(np.sqrt(np.clip(levels, 0, 1)) * 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(bytes_[None], 0, 255, cv2.THRESH_OTSU)
+    threshold, _ = cv2.threshold(bytes_, 0, 255, cv2.THRESH_OTSU)
     return float(threshold / 255) ** 2
 
 
-def _redaction(
-    mean: FloatPlane, high: FloatPlane, body_level: float, padding: BoolPlane
-) -> BoolPlane:
-    """Areas painted over: the film's darkest value throughout, with a step at their border."""
+def _redaction(mean: FloatPlane, high: FloatPlane, body_level: float) -> BoolPlane:
+    """Areas painted over: the film's darkest value throughout, against a ground that is brighter.
+
+    A film whose ground itself lies at the darkest value has none. An area that fades out into its
+    surroundings is a dark part of the ground.
+    """
     import cv2
 
-    flat = (high <= high.min()) & ~padding
-    flat = cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=4)
     painted = np.zeros(mean.shape, bool)
-    floor = float(mean.min())
+    floor = float(high.min())
+    flat = high <= floor
+    other = (mean < body_level) & ~flat
+    if flat.sum() > REDACTION_MAX_SHARE * (other.sum() + flat.sum()):
+        return painted
+    usual = float(np.median(mean[other])) if other.any() else floor
+    opened = cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    n, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     for label in range(1, n):
-        if stats[label, cv2.CC_STAT_AREA] < 30:
+        if stats[label, cv2.CC_STAT_AREA] < REDACTION_MIN_AREA:
             continue
         here = (labels == label).astype(np.uint8)
-        ring = (cv2.dilate(here, _disk(3)) > 0) & (cv2.dilate(here, _disk(1)) == 0) & ~padding
-        if ring.any() and np.percentile(mean[ring], 20) > floor + 0.012:
+        ring = (cv2.dilate(here, _disk(3)) > 0) & (cv2.dilate(here, _disk(1)) == 0)
+        if ring.any() and np.percentile(mean[ring], 20) > floor + 0.5 * (usual - floor) + 0.004:
             painted |= cv2.dilate(here, _disk(1)) > 0
-    return painted & (mean < max(body_level, 0.02))
+    return painted & (mean < body_level)
 
 
 def _ground(smooth: FloatPlane, body_level: float, excluded: BoolPlane) -> FloatPlane:
@@ -240,13 +264,13 @@ def _ground(smooth: FloatPlane, body_level: float, excluded: BoolPlane) -> Float
     if not outside.any():
         return np.zeros_like(smooth)
     cap = float(np.percentile(darkest[outside], 90)) + 0.01
-    floor = float(np.percentile(smooth[outside], 30)) - 0.015
+    floor = float(np.percentile(smooth[outside], 30)) - GROUND_SLACK
     usual = np.clip(darkest, np.float32(max(floor, 0.0)), np.float32(cap))
     ground: FloatPlane = cv2.GaussianBlur(usual, (0, 0), 8.0)
     return ground
 
 
-def _hard_edges(mean: FloatPlane, padding: BoolPlane) -> BoolPlane:
+def _hard_edges(mean: FloatPlane) -> BoolPlane:
     """Steps that no tissue makes: borders of plates, letters and clips."""
     import cv2
 
@@ -254,13 +278,12 @@ def _hard_edges(mean: FloatPlane, padding: BoolPlane) -> BoolPlane:
     slope = np.hypot(
         cv2.Sobel(mean, cv2.CV_32F, 1, 0, **options), cv2.Sobel(mean, cv2.CV_32F, 0, 1, **options)
     )
-    near_padding = cv2.dilate(padding.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    edges: BoolPlane = (slope > 0.10) & ~near_padding
+    edges: BoolPlane = slope > 0.10
     return edges
 
 
 def _breast(
-    lit: BoolPlane, smooth: FloatPlane, hard_edges: BoolPlane, padding: BoolPlane
+    lit: BoolPlane, smooth: FloatPlane, rise: FloatPlane, hard_edges: BoolPlane
 ) -> BoolPlane:
     """Brightest large piece of the lit area, with the body beside it, grown to its rim."""
     import cv2
@@ -273,73 +296,86 @@ def _breast(
         return np.zeros(lit.shape, bool)
     weight = np.bincount(labels.ravel(), weights=smooth.ravel())
     weight[0] = 0
-    core = (labels == weight.argmax()).astype(np.uint8)
-    breast = _filled((cv2.dilate(core, _disk(8)) > 0) & lit)
-    return _filled(breast | _body_pieces(loose, breast, padding))
+    core = labels == weight.argmax()
+    grown = (cv2.dilate(core.astype(np.uint8), _disk(8)) > 0) & lit
+    breast = _filled(_connected_to(core, grown))
+    return _filled(breast | _body_pieces(loose, breast, rise))
 
 
-def _body_pieces(loose: BytePlane, breast: BoolPlane, padding: BoolPlane) -> BoolPlane:
+def _connected_to(core: BoolPlane, plane: BoolPlane) -> BoolPlane:
+    import cv2
+
+    n, labels = cv2.connectedComponents((plane | core).astype(np.uint8), connectivity=4)
+    keep = np.bincount(labels[core], minlength=n) > 0
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _body_pieces(loose: BytePlane, breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
     """Pieces of pectoral muscle, axilla or abdomen: lit, apart from the breast, at its chest wall.
 
-    A band along the whole upper or lower edge is a border and no body.
+    A band along the whole upper or lower edge is a border, a faint one is glow: no body.
     """
     import cv2
 
     rows, columns = breast.shape
-    inside = np.flatnonzero(~padding[0])
-    if not inside.size:
-        return np.zeros(breast.shape, bool)
-    sides = (int(inside[0]), int(inside[-1]))
-    wall = max(sides, key=lambda column: int(breast[:, column].sum()))
-    rest = cv2.morphologyEx(loose & ~breast, cv2.MORPH_OPEN, _disk(2))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
-    near_wall = labels[:, max(0, wall - 3) : wall + 4]
-    at_wall = np.bincount(near_wall[near_wall > 0], minlength=len(stats)) > 0
+    near_edge = (np.s_[:, :3], np.s_[:, -3:])
+    wall = max(near_edge, key=lambda edge: int(breast[edge].sum()))
+    rest = cv2.morphologyEx(loose & ~breast, cv2.MORPH_OPEN, _disk(1))
+    n, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
+    at_wall = np.bincount(labels[wall].ravel(), minlength=n) > 0
+    area = np.maximum(np.bincount(labels.ravel(), minlength=n), 1)
+    mean_rise = np.bincount(labels.ravel(), weights=rise.ravel(), minlength=n) / area
     width, height = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
     border = (width > 0.5 * columns) & (height < 0.1 * rows)
-    accepted = at_wall & ~border
+    accepted = at_wall & ~border & (mean_rise > BODY_MIN_RISE)
     accepted[0] = False
     pieces = np.asarray(accepted[labels]).astype(np.uint8)
     return (cv2.dilate(pieces, _disk(3)) > 0) & (loose > 0)
 
 
-def _edge_glow(breast: BoolPlane, rise: FloatPlane, padding: BoolPlane) -> BoolPlane:
+def _edge_glow(breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
     """Light that leaked in along the chest wall above or below the breast.
 
     It is a faint strip of even width and even brightness from a corner of the film along its left
     or right edge; the abdomen's wedge is brighter, shorter, or changes from row to row.
     """
     glow = np.zeros(breast.shape, bool)
-    inside = np.flatnonzero(~padding[0])
-    if not inside.size:
-        return glow
-    frame = np.s_[:, inside[0] : inside[-1] + 1]
     for flip in (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1]):
-        corner = breast[frame][flip]
-        length, width = _glow_strip(corner, rise[frame][flip])
-        glow[frame][flip][:length, :width] |= corner[:length, :width]
+        length, width = _glow_strip(breast[flip], rise[flip])
+        glow[flip][:length, :width] = True
     return glow
 
 
 def _glow_strip(breast: BoolPlane, rise: FloatPlane) -> tuple[int, int]:
     """Length and width of the strip of glow at the upper left corner, (0, 0) where there is none."""
     rows, columns = breast.shape
-    widths = np.where(breast.all(axis=1), columns, (~breast).argmax(axis=1))
-    start = int(0.02 * rows)
-    usual = float(np.median(widths[start : start + 8]))
-    if not 0 < usual < GLOW_MAX_WIDTH * columns:
+    reach = max(1, int(GLOW_REACH * columns))
+    widths = breast[:, :reach].sum(axis=1)  # (rows,)
+    begun = (widths > 0) & (widths < 0.75 * reach)
+    begun[: int(0.02 * rows)] = False
+    start = int(begun.argmax())
+    if not begun.any() or start > 0.1 * rows:
         return 0, 0
+    usual = float(np.median(widths[start : start + max(1, rows // 25)]))
     even = np.abs(widths[start:] - usual) <= max(3.0, 0.35 * usual)
     length = int(len(even) if even.all() else even.argmin())
-    if length < GLOW_MIN_LENGTH * rows:
+    if length < GLOW_STRIPS[-1][0] * rows or usual < GLOW_MIN_WIDTH * columns:
         return 0, 0
-    strip = np.s_[start : start + length, : max(1, int(widths[start : start + length].min()))]
-    brightness = rise[strip].mean(axis=1)
-    uneven = float(brightness.std() / max(float(brightness.mean()), 1e-6))
-    lit = rise[start : start + length][breast[start : start + length]]
-    if float(np.median(lit)) > GLOW_MAX_RISE or uneven > GLOW_MAX_UNEVENNESS:
-        return 0, 0
-    return start + length, int(widths[start : start + length].max())
+    inner = rise[start : start + length, : max(1, int(usual / 2))].mean(axis=1)
+    lower, middle, upper = np.quantile(inner, (0.2, 0.5, 0.8))
+    uneven = float((upper - lower) / max(float(middle), 1e-6))
+    strip = np.s_[start : start + length, :reach]
+    median_rise = float(np.median(rise[strip][breast[strip]]))
+    for min_length, max_rise, max_unevenness in GLOW_STRIPS:
+        if (
+            length >= min_length * rows
+            and median_rise <= max_rise
+            and uneven <= max_unevenness
+        ):
+            narrow = widths[start : start + length] <= max(usual + 1.0, 1.15 * usual)
+            return start + int(np.flatnonzero(narrow)[-1]) + 1, reach
+    return 0, 0
 
 
 def _filled(plane: BoolPlane) -> BoolPlane:

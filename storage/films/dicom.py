@@ -1,0 +1,555 @@
+"""DICOM: one grey frame, in any transfer syntax.
+
+The header is read up to the pixel data; from there on this module reads the bytes itself, so that
+their length is known before anything is decoded. Uncompressed and RLE frames are decoded here, the
+others by pydicom's plugins.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import CorruptFilm, UnsupportedFilm
+from storage.films import names
+from storage.films.bounds import check_size, ends_early
+from storage.films.pictures import Grey
+from storage.records import Mammogram, Role
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+RADIOGRAPHS = frozenset({"", "MG", "CR", "DX", "DR", "RG", "OT"})
+"""Modalities that a mammogram may have; OT and none at all occur with digitised film."""
+
+_RLE = "1.2.840.10008.1.2.5"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_MAX_HEADER_BYTES = 1 << 26
+_END_OF_CODESTREAM = b"\xff\xd9"
+"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
+
+_SPACING_RANGE_MM = (0.005, 2.0)
+_SQUARE_TOLERANCE = 0.01
+
+_VIEW_CODES = {
+    "R-10242": "CC", "399162004": "CC",
+    "R-10226": "MLO", "399368009": "MLO",
+    "R-10224": "ML", "399260004": "ML",
+    "R-10228": "LM", "399352003": "LM",
+    "R-1024A": "XCCL", "399192008": "XCCL",
+    "R-1024B": "XCCM", "399101009": "XCCM",
+    "R-10230": "LMO", "399099002": "LMO",
+    "R-10244": "FB", "399196006": "FB",
+    "R-102D0": "SIO", "399188001": "SIO",
+    "R-40AAA": "ISO", "441555000": "ISO",
+}  # fmt: skip
+"""CID 4014 View for Mammography, in SNOMED RT and SNOMED CT (PS3.16)."""
+
+_reading = threading.Lock()
+"""pydicom's warnings are silenced while it reads; Python's filters are the process's."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A data set up to its pixels, and where and how these lie."""
+
+    dataset: Dataset
+    file: BinaryIO
+    syntax: str | None
+    encapsulated: bool
+    little_endian: bool
+    pixels_at: int
+    pixels_length: int
+
+
+def read_header(
+    path: Path, *, source: str, max_film_megapixels: float, any_modality: bool = False
+) -> Mammogram:
+    """Read the row of a DICOM film.
+
+    Pixel spacing: Nominal Scanned Pixel Spacing (0018,2010), else Imager Pixel Spacing (0018,1164),
+    else Pixel Spacing (0028,0030): the first two are measured on the film or detector, as all other
+    films' are, while the last may be calibrated to a plane inside the breast. Pixels whose sides
+    differ by more than 1 % exclude the film; values outside 0.005 to 2 mm are taken as unknown.
+
+    Laterality: Image Laterality (0020,0062), else Laterality (0020,0060), else the frame anatomy's
+    or the PatientID's (CBIS-DDSM). View: View Position (0018,5101), else the View Code Sequence,
+    else Patient Orientation and PatientID (CBIS-DDSM).
+
+    The role is told by the CBIS-DDSM PatientID (a picture of a finding ends in its number) and the
+    Series Description; which of a finding's two pictures is the mask is told by its depth, 8 bits,
+    because some descriptions are swapped.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    source : str
+        For the row and for errors.
+    max_film_megapixels : float
+        Bound on rows x columns, in millions.
+    any_modality : bool
+        Accept other modalities and parts of the body than a mammogram's.
+
+    Raises
+    ------
+    UnsupportedFilm
+        No picture, colour, several frames, other than 8 or 16 bits allocated, another modality.
+    CorruptFilm, OversizedFilm
+        See the text.
+    """
+    with _opened(path, source, max_film_megapixels) as picture:
+        dataset = picture.dataset
+        if not any_modality:
+            _check_modality(dataset, source)
+        cbis = names.cbis(_text(dataset, "PatientID"))
+        patient = names.patient_key(_text(dataset, "PatientID"))
+        role = _role(dataset, cbis)
+        finding = cbis and cbis.abnormality and f"{cbis.kind}-{cbis.abnormality}"
+        told = names.hints(path.name)
+        return Mammogram(
+            mammogram_id=None,
+            patient_key=patient,
+            source=source,
+            file_format="dicom",
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            bits_stored=_bits_stored(dataset),
+            pixel_spacing_mm=_spacing(dataset, source),
+            laterality=_laterality(dataset) or (cbis.laterality if cbis else told.laterality),
+            view=_view(dataset) or (cbis.view if cbis else told.view),
+            scanner=_scanner(dataset),
+            role=role,
+            finding=finding or None,
+        )
+
+
+def read_pixels(
+    path: Path, *, source: str, max_film_megapixels: float, apply_voi: bool = False
+) -> Grey:
+    """Decode the frame to unsigned grey values, bright is dense.
+
+    In order (PS3.3 C.11, C.7.6.3.1.2):
+
+    1. Bits above Bits Stored are cleared, or filled with the sign.
+    2. Modality LUT Sequence, or rescale. A rescale by whole numbers whose possible range fits into
+       16 bits is applied, moved up so that the lowest possible value is not negative. Any other
+       rescale is left out, since it is linear: stored values keep its order and their precision
+       (slopes below 0 reverse). Signed values are moved up by 2^(Bits Stored - 1). The shift comes
+       from the header alone, so it is the same for every film of a series.
+    3. With ``apply_voi``, the first VOI LUT or window; the result is rounded.
+    4. MONOCHROME1 is inverted about the possible range, not about the film's own.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    source : str
+        For errors.
+    max_film_megapixels : float
+        Bound on rows x columns, in millions.
+    apply_voi : bool
+        See above.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        uint8 where the possible range fits, else uint16.
+
+    Raises
+    ------
+    CorruptFilm
+        Where the frame is cut off or the decoder refuses it.
+    """
+    with _opened(path, source, max_film_megapixels) as picture:
+        frame = _frame(picture, source)
+        stored = _decode(picture, frame, source)
+        return _displayed(picture.dataset, stored, apply_voi=apply_voi)
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No word from pydicom: its warnings and log lines quote the header."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    with _reading, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _opened(path: Path, source: str, max_film_megapixels: float) -> Iterator[_Picture]:
+    with path.open("rb") as file:
+        with _quiet():
+            picture = _read_to_pixels(file, source, max_film_megapixels)
+            _check_picture(picture, source, max_film_megapixels)
+        yield picture
+
+
+def _read_to_pixels(file: BinaryIO, source: str, max_film_megapixels: float) -> _Picture:
+    from pydicom.filereader import dcmread, read_dataset
+
+    syntax, data_at = _file_meta(file)
+    if syntax == _DEFLATED:
+        file.seek(data_at)
+        file = _inflated(file, source, max_film_megapixels)
+        dataset = read_dataset(file, False, True, stop_when=_is_pixel_data)
+        implicit, little_endian = False, True
+    else:
+        file.seek(0)
+        dataset = dcmread(file, force=True, stop_before_pixels=True)
+        implicit, little_endian = (bool(flag) for flag in dataset.original_encoding)
+    pixels_at, pixels_length = _pixel_element(
+        file, implicit=implicit, order="little" if little_endian else "big"
+    )
+    return _Picture(dataset, file, syntax, little_endian, pixels_at, pixels_length)
+
+
+def _is_pixel_data(tag: int, vr: str | None, length: int) -> bool:
+    return tag in (0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+
+def _file_meta(file: BinaryIO) -> tuple[str | None, int]:
+    """Transfer syntax of the file meta information, and where the data set begins.
+
+    (None, 0) where there is none; it is always in explicit little endian (PS3.10 7.1).
+    """
+    file.seek(128)
+    head = file.read(16)
+    if head[:12] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return None, 0
+    length = int.from_bytes(head[12:16], "little")
+    group = file.read(min(length, _MAX_META_BYTES))
+    at = group.find(b"\x02\x00\x10\x00UI")
+    if at < 0:
+        return None, 0
+    n_bytes = int.from_bytes(group[at + 6 : at + 8], "little")
+    uid = group[at + 8 : at + 8 + n_bytes].rstrip(b"\0 ").decode("ascii", "replace")
+    return uid, 144 + length
+
+
+def _inflated(file: BinaryIO, source: str, max_film_megapixels: float) -> BinaryIO:
+    """Data set of a deflated file, no longer than a film of the allowed size can make it."""
+    bound = int(max_film_megapixels * 1e6) * 2 + _MAX_HEADER_BYTES
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(file.read(), bound)
+    if inflater.unconsumed_tail:
+        raise OversizedFilm(
+            source,
+            f"The deflated data set is longer than {bound} bytes.",
+            "If the film is genuine, raise max_film_megapixels.",
+        )
+    if not inflater.eof:
+        raise ends_early(source, "its deflated data set is not whole")
+    return io.BytesIO(data)
+
+
+def _pixel_element(
+    file: BinaryIO, *, implicit: bool, order: Literal["little", "big"]
+) -> tuple[int, int]:
+    """Place and length of the Pixel Data that the file stands at; length -1 where it stands not."""
+    head = file.read(8)
+    tag = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
+    if tag != (0x7FE0, 0x0010) or len(head) < 8:
+        return file.tell(), -1
+    if implicit or not head[4:6].isalpha():  # some explicit files have this element implicit
+        return file.tell(), int.from_bytes(head[4:8], order)
+    length = int.from_bytes(file.read(4), order)
+    return file.tell(), length
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def _check_picture(picture: _Picture, source: str, max_film_megapixels: float) -> None:
+    dataset = picture.dataset
+    modality = _text(dataset, "Modality")
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise UnsupportedFilm(
+            source,
+            f"The DICOM file holds no picture{f' (modality {modality})' if modality else ''}.",
+            "Nothing to do, unless you expected a film: then fetch it again.",
+        )
+    samples = _int(dataset, "SamplesPerPixel", 1)
+    photometric = _text(dataset, "PhotometricInterpretation")
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnsupportedFilm(
+            source,
+            f"The picture is not grey: {samples} samples a pixel, photometric interpretation"
+            f" {photometric or 'missing'}.",
+            "Save the film as MONOCHROME2.",
+        )
+    frames = _int(dataset, "NumberOfFrames", 1)
+    if frames > 1:
+        raise UnsupportedFilm(
+            source,
+            f"The file holds {frames} frames.",
+            "Save each film as a file of its own; tomosynthesis is not read.",
+        )
+    allocated = _int(dataset, "BitsAllocated", 0)
+    if allocated not in (8, 16) or not 1 <= _bits_stored(dataset) <= allocated:
+        raise UnsupportedFilm(
+            source,
+            f"The pixels have {allocated} bits allocated, {_bits_stored(dataset)} stored.",
+            "Films have 8 or 16 bits allocated.",
+        )
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    check_size(rows, columns, source=source, max_film_megapixels=max_film_megapixels)
+    _check_length(picture, rows * columns * allocated // 8, source)
+
+
+def _check_length(picture: _Picture, frame_bytes: int, source: str) -> None:
+    if picture.pixels_length < 0:
+        raise ends_early(source, "its header is there, its pixels are not")
+    at = picture.file.seek(0, 2)
+    if picture.encapsulated:
+        _fragments(picture, source)
+    elif picture.pixels_at + frame_bytes > at or frame_bytes > picture.pixels_length:
+        raise ends_early(
+            source, f"{frame_bytes} bytes of pixels are due, {at - picture.pixels_at} are there"
+        )
+
+
+def _check_modality(dataset: Dataset, source: str) -> None:
+    modality = _text(dataset, "Modality")
+    part = _text(dataset, "BodyPartExamined").upper()
+    if modality not in RADIOGRAPHS:
+        raise UnsupportedFilm(
+            source, f"The modality is {modality}: no mammogram.", "Move other pictures elsewhere."
+        )
+    if part not in ("", "BREAST") and modality != "MG":
+        raise UnsupportedFilm(
+            source,
+            f"The modality is {modality} and the body part is not the breast.",
+            "Move other pictures elsewhere.",
+        )
+
+
+# -- the row ---------------------------------------------------------------------------------------
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def _int(dataset: Dataset, keyword: str, default: int) -> int:
+    text = _text(dataset, keyword)
+    return int(text) if text else default
+
+
+def _bits_stored(dataset: Dataset) -> int:
+    return _int(dataset, "BitsStored", _int(dataset, "BitsAllocated", 0))
+
+
+def _role(dataset: Dataset, cbis: names.CbisId | None) -> Role:
+    described = _text(dataset, "SeriesDescription").lower()
+    eight_bits = _int(dataset, "BitsAllocated", 0) == 8
+    of_finding = cbis is not None and cbis.abnormality is not None
+    if "full mammogram" in described and not (of_finding and eight_bits):
+        return "film"
+    if of_finding or described in ("cropped images", "roi mask images"):
+        return "mask" if eight_bits else "crop"
+    return "film"
+
+
+def _spacing(dataset: Dataset, source: str) -> float | None:
+    for keyword in ("NominalScannedPixelSpacing", "ImagerPixelSpacing", "PixelSpacing"):
+        sides = _floats(dataset.get(keyword))
+        if len(sides) == 2 and all(_SPACING_RANGE_MM[0] <= s <= _SPACING_RANGE_MM[1] for s in sides):
+            if abs(sides[0] - sides[1]) > _SQUARE_TOLERANCE * max(sides):
+                raise UnsupportedFilm(
+                    source,
+                    f"The pixels are not square: {sides[0]:g} x {sides[1]:g} mm.",
+                    "Resample the film to square pixels.",
+                )
+            return round(sum(sides) / 2, 7)
+    return None
+
+
+def _floats(value: Any) -> list[float]:
+    if value is None or isinstance(value, str):
+        return []
+    try:
+        return [float(item) for item in value]
+    except (TypeError, ValueError):
+        return []
+
+
+def _laterality(dataset: Dataset) -> str | None:
+    for keyword in ("ImageLaterality", "Laterality"):
+        if found := names.side(_text(dataset, keyword)):
+            return found
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in dataset.get(groups) or []:
+            for anatomy in group.get("FrameAnatomySequence") or []:
+                if found := names.side(_text(anatomy, "FrameLaterality")):
+                    return found
+    return None
+
+
+def _view(dataset: Dataset) -> str | None:
+    if (position := _text(dataset, "ViewPosition").upper()) in names.VIEWS:
+        return position
+    for code in dataset.get("ViewCodeSequence") or []:
+        if found := _VIEW_CODES.get(_text(code, "CodeValue")):
+            return found
+    orientation = _text(dataset, "PatientOrientation").upper()
+    return orientation if orientation in ("CC", "MLO") else None
+
+
+def _scanner(dataset: Dataset) -> str | None:
+    """Maker and model of what made the picture; of digitised film, of the digitiser.
+
+    Secondary Capture Device names a program, not a digitiser, where Conversion Type is another than
+    digitised film (in CBIS-DDSM it says MATLAB).
+    """
+    prefix = "SecondaryCaptureDevice" if _text(dataset, "ConversionType") == "DF" else ""
+    words = (
+        _text(dataset, f"{prefix}Manufacturer"),
+        _text(dataset, f"{prefix or ''}ManufacturerModelName" if prefix else "ManufacturerModelName"),
+    )
+    name = " ".join(" ".join(words).split())[:64]
+    return name.upper() or None
+
+
+# -- the pixels ------------------------------------------------------------------------------------
+
+
+def _fragments(picture: _Picture, source: str) -> list[tuple[int, int]]:
+    """Place and length of the frame's fragments; the first item, a table of offsets, is left out.
+
+    Items are always in little endian (PS3.5 A.4).
+    """
+    file, order = picture.file, "little"
+    items = []
+    file.seek(picture.pixels_at)
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise ends_early(source, "its pixels lack the end of the sequence")
+        tag = head[:4]
+        length = int.from_bytes(head[4:], "little")
+        if tag == b"\xfe\xff\xdd\xe0":
+            break
+        if tag != b"\xfe\xff\x00\xe0" or length == _UNDEFINED_LENGTH:
+            raise CorruptFilm(
+                source,
+                "The compressed pixels are not in items.",
+                "Fetch the file again from where it came.",
+            )
+        items.append((file.tell(), length))
+        file.seek(length, 1)
+    if len(items) < 2:
+        raise ends_early(source, "it holds no frame")
+    return items[1:]
+
+
+def _frame(picture: _Picture, source: str) -> bytes:
+    """Bytes of the frame: fragments joined, or the uncompressed pixels."""
+    file = picture.file
+    if not picture.encapsulated:
+        dataset = picture.dataset
+        file.seek(picture.pixels_at)
+        n_bytes = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+        return file.read(n_bytes)
+    parts = []
+    for at, length in _fragments(picture, source):
+        file.seek(at)
+        parts.append(file.read(length))
+    frame = parts[0] if len(parts) == 1 else b"".join(parts)
+    if picture.syntax != _RLE and not frame[-64:].rstrip(b"\0").endswith(_END_OF_CODESTREAM):
+        raise ends_early(source, "its compressed frame has no end marker")
+    return frame
+
+
+def _decode(picture: _Picture, frame: bytes, source: str) -> npt.NDArray[Any]:
+    """Stored values, signed or unsigned, in native byte order; shape (rows, columns)."""
+    dataset = picture.dataset
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    signed = _int(dataset, "PixelRepresentation", 0) == 1
+    if picture.encapsulated and picture.syntax != _RLE:
+        with _quiet():
+            return _decode_by_plugin(picture, frame, signed=signed)
+    if picture.encapsulated:
+        import rle.rle
+
+        frame, order = rle.rle.decode_frame(frame, rows * columns, bits, "<"), "<"
+    else:
+        order = "<" if picture.little_endian else ">"
+    unsigned = np.frombuffer(frame, f"{order}u{bits // 8}", rows * columns)
+    values = unsigned.astype(unsigned.dtype.newbyteorder("="), copy=False).reshape(rows, columns)
+    return _without_unused_bits(values, dataset, signed=signed)
+
+
+def _without_unused_bits(
+    values: npt.NDArray[Any], dataset: Dataset, *, signed: bool
+) -> npt.NDArray[Any]:
+    """Clear the bits beside Bits Stored, or fill them with the sign."""
+    allocated, stored = int(dataset.BitsAllocated), _bits_stored(dataset)
+    below = max(0, _int(dataset, "HighBit", stored - 1) + 1 - stored)
+    if signed:
+        wide = values.view(f"i{allocated // 8}")
+        if stored == allocated:
+            return wide
+        above = allocated - stored - below
+        return np.right_shift(np.left_shift(wide, above), above + below)
+    if stored == allocated:
+        return values
+    return np.bitwise_and(np.right_shift(values, below) if below else values, (1 << stored) - 1)
+
+
+def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.NDArray[Any]:
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    dataset = picture.dataset
+    decoder = get_decoder(UID(picture.syntax or ""))
+    values, _ = decoder.as_array(
+        encapsulate([frame]),
+        raw=True,
+        index=0,
+        transfer_syntax_uid=UID(picture.syntax or ""),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        samples_per_pixel=1,
+        photometric_interpretation=str(dataset.PhotometricInterpretation),
+        bits_allocated=int(dataset.BitsAllocated),
+        bits_stored=_bits_stored(dataset),
+        pixel_representation=int(signed),
+        number_of_frames=1,
+        pixel_keyword="PixelData",
+    )
+    array: npt.NDArray[Any] = values
+    return array
+
+
+# -- from stored values to grey --------------------------------------------------------------------
+
+
+def _displayed(dataset: Dataset, stored: npt.NDArray[Any], *, apply_voi: bool) -> Grey:
+    values, lowest, highest = _rescaled(dataset, stored)
+    if apply_voi:
+        values, lowest, highest = _windowed(dataset, stored)
+    if lowest != 0 and highest - lowest <= 65535 and lowest < 0:
+        values, lowest, highest = values - lowest, 0, highest - lowest
+    if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+        values = (highest + lowest) - values
+    kind = np.uint8 if highest <= 255 else np.uint16
+    return values.astype(kind, copy=False)

@@ -1,0 +1,151 @@
+"""JPEG (ITU-T T.81), lossy and lossless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.errors import CorruptFilm, UnsupportedFilm
+from storage.films import ljpeg
+from storage.films.bounds import check_size, ends_early
+from storage.films.pictures import Grey, PictureHeader, grey
+
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LOSSY_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})
+_LOSSLESS_HUFFMAN = 0xC3
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_MAX_SEGMENTS = 4096
+_TAIL_BYTES = 4096
+"""How far from the end of the file the end marker is looked for: some programs pad."""
+
+
+@dataclass(frozen=True)
+class JpegHeader(PictureHeader):
+    """Frame and scan header of a JPEG."""
+
+    components: int
+    lossless: bool
+    predictor: int
+    """Of a lossless file, 1 to 7; else 0."""
+    has_application_marker: bool
+    """JFIF, Exif, Adobe or another APPn segment."""
+    has_end_marker: bool
+    """A file without one was cut off; decoders give it out as whole."""
+
+
+def read_header(path: Path, *, source: str, max_film_megapixels: float) -> JpegHeader:
+    """Read the headers of a JPEG file and insist on its end marker.
+
+    Raises
+    ------
+    OversizedFilm, CorruptFilm
+        Where it asks for too many pixels; where no frame or scan begins, or the file is cut off.
+    UnsupportedFilm
+        For two or four components, arithmetic coding, hierarchical files, and in a lossless file
+        restart intervals or a point transform.
+    """
+    header = scan(path, source=source)
+    check_size(header.rows, header.columns, source=source, max_film_megapixels=max_film_megapixels)
+    if not header.has_end_marker:
+        raise ends_early(source, "it has no end-of-image marker")
+    if header.components not in (1, 3):
+        raise UnsupportedFilm(
+            source, f"The JPEG has {header.components} components.", "Save the film as grey."
+        )
+    return header
+
+
+def scan(path: Path, *, source: str) -> JpegHeader:
+    """Read the headers of a JPEG file, which may be cut off after them."""
+    with path.open("rb") as file:
+        header = _read_markers(file, source)
+        begin_of_samples = file.tell()
+        file.seek(0, 2)
+        file.seek(max(begin_of_samples, file.tell() - _TAIL_BYTES))
+        # An FF of the samples is always followed by 00, so these two bytes are the marker itself.
+        return replace(header, has_end_marker=b"\xff\xd9" in file.read(_TAIL_BYTES))
+
+
+def _read_markers(file: BinaryIO, source: str) -> JpegHeader:
+    file.seek(2)
+    frame: tuple[int, bytes] | None = None
+    application = restarts = False
+    for _ in range(_MAX_SEGMENTS):
+        marker = _next_marker(file)
+        if marker is None:
+            break
+        if marker in _WITHOUT_LENGTH:
+            continue
+        body = file.read(max(0, int.from_bytes(file.read(2), "big") - 2))
+        if marker in _START_OF_FRAME:
+            frame = marker, body
+        elif 0xE0 <= marker <= 0xEF:
+            application = True
+        elif marker == 0xDD:
+            restarts = int.from_bytes(body, "big") > 0
+        elif marker == 0xDA:
+            if frame is None or len(frame[1]) < 6 or len(body) < 4:
+                break
+            return _described(frame, body, application, restarts, source)
+    raise CorruptFilm(
+        source, "No scan follows the JPEG headers.", "Fetch the file again from where it came."
+    )
+
+
+def _next_marker(file: BinaryIO) -> int | None:
+    byte = file.read(1)
+    while byte and byte != b"\xff":
+        byte = file.read(1)
+    while byte == b"\xff":
+        byte = file.read(1)
+    return byte[0] if byte else None
+
+
+def _described(
+    frame: tuple[int, bytes], scan_body: bytes, application: bool, restarts: bool, source: str
+) -> JpegHeader:
+    marker, body = frame
+    lossless = marker == _LOSSLESS_HUFFMAN
+    if not lossless and marker not in _LOSSY_HUFFMAN:
+        raise UnsupportedFilm(
+            source,
+            f"The JPEG is of process SOF{marker - 0xC0}, which is not read.",
+            "Convert it to 16-bit PNG or TIFF without loss.",
+        )
+    predictor = scan_body[-3]
+    point_transform = scan_body[-1] & 15
+    if lossless and (restarts or point_transform or not 1 <= predictor <= 7 or body[5] != 1):
+        raise UnsupportedFilm(
+            source,
+            "The lossless JPEG has restart intervals, a point transform, several components or an"
+            " unknown predictor.",
+            "Convert it to 16-bit PNG or TIFF without loss.",
+        )
+    return JpegHeader(
+        rows=int.from_bytes(body[1:3], "big"),
+        columns=int.from_bytes(body[3:5], "big"),
+        bits=body[0],
+        components=body[5],
+        lossless=lossless,
+        predictor=predictor if lossless else 0,
+        has_application_marker=application,
+        has_end_marker=False,
+    )
+
+
+def pixels(data: bytes, header: JpegHeader, *, source: str) -> Grey:
+    """Grey values of a JPEG; those of a lossless one are :func:`storage.films.ljpeg.decode`'s.
+
+    An Exif orientation is not followed: boxes are in the file's own rows and columns.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        uint8, or uint16 for more than 8 bits a sample.
+    """
+    import imagecodecs
+
+    if header.lossless:
+        return ljpeg.decode(data, header)
+    return grey(imagecodecs.jpeg_decode(data), alpha=False, source=source)

@@ -1,0 +1,290 @@
+"""One suite for every clusterer, then what each one promises by itself."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import hdbscan
+import numpy as np
+import pytest
+import sklearn.cluster
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator
+
+from models.clustering import (
+    NOISE,
+    ClusterResult,
+    DBSCANClusterer,
+    HDBSCANClusterer,
+    KMeansClusterer,
+    Method,
+    fit_cluster,
+    knee,
+    make_clusterer,
+)
+
+SETTINGS: dict[Method, dict[str, Any]] = {
+    "kmeans": {"n_clusters": 3},
+    "dbscan": {"eps": 1.0, "min_samples": 5},
+    "hdbscan": {"min_cluster_size": 10},
+}
+
+
+@pytest.fixture(params=sorted(SETTINGS))
+def method(request: pytest.FixtureRequest) -> Method:
+    chosen: Method = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def blobs() -> NDArray[np.float32]:
+    """Three tight groups of 40 rows around (0, 0), (10, 0), (0, 10); shuffled by steps of 3."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [10, 0], [0, 10]], dtype=np.float32)
+    rows = np.tile(centres, (40, 1)) + rng.normal(0, 0.3, (120, 2)).astype(np.float32)
+    rows.flags.writeable = False
+    assert np.abs(rows - np.tile(centres, (40, 1))).max() < 2
+    return rows
+
+
+def cluster(method: Method, rows: NDArray[Any], **changes: Any) -> ClusterResult:
+    return fit_cluster(make_clusterer(method, **{**SETTINGS[method], **changes}), rows)
+
+
+class TestEveryClusterer:
+    """What the pipeline relies on, whatever the method."""
+
+    def test_well_apart_groups_are_found(self, method: Method, blobs: NDArray[np.float32]) -> None:
+        result = cluster(method, blobs)
+        assert result.n_clusters == 3
+        for group in range(3):
+            labels = result.labels[group::3]
+            clustered = labels[labels != NOISE]
+            assert len(clustered) >= 36
+            assert len(np.unique(clustered)) == 1
+
+    def test_results_have_one_value_a_row_in_the_stated_types_and_ranges(
+        self, method: Method, blobs: NDArray[np.float32]
+    ) -> None:
+        result = cluster(method, blobs)
+        assert result.labels.dtype == np.int32
+        assert result.labels.shape == (120,)
+        for values in (result.membership, result.outlier_score):
+            assert values.dtype == np.float32
+            assert values.shape == (120,)
+            assert values.min() >= 0
+            assert values.max() <= 1
+        noise = result.labels == NOISE
+        assert (result.membership[noise] == 0).all()
+        assert result.noise_share == noise.mean()
+        assert set(result.labels[~noise]) == set(range(result.n_clusters))
+
+    def test_the_same_rows_give_the_same_bytes(
+        self, method: Method, blobs: NDArray[np.float32]
+    ) -> None:
+        first, second = cluster(method, blobs), cluster(method, blobs)
+        assert first.labels.tobytes() == second.labels.tobytes()
+        assert first.membership.tobytes() == second.membership.tobytes()
+        assert first.outlier_score.tobytes() == second.outlier_score.tobytes()
+
+    def test_a_row_moved_away_from_its_group_scores_higher(
+        self, method: Method, blobs: NDArray[np.float32]
+    ) -> None:
+        moved = blobs.copy()
+        moved[0] = [0, -4]
+        assert cluster(method, moved).outlier_score[0] > np.quantile(
+            cluster(method, blobs).outlier_score, 0.95
+        )
+        assert cluster(method, moved).outlier_score[0] == cluster(method, moved).outlier_score.max()
+
+    def test_no_rows_give_an_empty_result(self, method: Method) -> None:
+        result = cluster(method, np.empty((0, 4), dtype=np.float32))
+        assert len(result.labels) == len(result.membership) == len(result.outlier_score) == 0
+        assert result.n_clusters == 0
+        assert result.noise_share == 0
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 9])
+    def test_few_rows_are_clustered_without_an_error(self, method: Method, n: int) -> None:
+        rows = np.random.default_rng(n).normal(size=(n, 4)) * 100
+        result = cluster(method, rows)
+        assert len(result.labels) == n
+        assert np.isfinite(result.outlier_score).all()
+        assert (result.labels == NOISE).all() == (method != "kmeans")
+
+    @pytest.mark.parametrize("n", [1, 2, 5, 30])
+    def test_equal_rows_are_clustered_without_an_error(self, method: Method, n: int) -> None:
+        result = cluster(method, np.full((n, 3), 7.25, dtype=np.float32))
+        assert len(np.unique(result.labels)) == 1
+        assert np.isfinite(result.membership).all()
+        assert len(np.unique(result.outlier_score)) == 1
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_values_that_are_not_finite_are_refused(
+        self, method: Method, blobs: NDArray[np.float32], value: float
+    ) -> None:
+        broken = blobs.copy()
+        broken[5, 1] = value
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            cluster(method, broken)
+
+    def test_parameters_are_readable_and_survive_cloning(self, method: Method) -> None:
+        clusterer = make_clusterer(method, **SETTINGS[method])
+        assert SETTINGS[method].items() <= clusterer.get_params().items()
+        assert clone(clusterer).get_params() == clusterer.get_params()
+
+    def test_an_unknown_parameter_is_refused_by_name(self, method: Method) -> None:
+        with pytest.raises(ValueError, match=rf"{method} takes .*; not radius"):
+            make_clusterer(method, radius=2)
+
+    def test_scikit_learns_own_checks_pass(self, method: Method) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the checks warn of what they try
+            results = check_estimator(make_clusterer(method), on_skip=None, on_fail=None)
+        failed = [(r["check_name"], r["exception"]) for r in results if r["status"] == "failed"]
+        assert failed == []
+        assert sum(r["status"] == "passed" for r in results) > 40
+
+
+class TestKMeans:
+    def test_labels_and_inertia_are_scikit_learns(self, blobs: NDArray[np.float32]) -> None:
+        ours = KMeansClusterer(4, random_state=7).fit(blobs)
+        peer = sklearn.cluster.KMeans(4, n_init=3, random_state=7).fit(blobs.astype(np.float64))
+        np.testing.assert_array_equal(ours.labels_, peer.labels_)
+        assert ours.inertia_ == pytest.approx(peer.inertia_)
+
+    def test_membership_and_score_by_hand(self) -> None:
+        rows = np.array([[0.0], [2.0], [10.0], [14.0]])  # centroids 1 and 12
+        clusterer = KMeansClusterer(2).fit(rows)
+        assert clusterer.labels_[0] == clusterer.labels_[1] != clusterer.labels_[2]
+        np.testing.assert_allclose(
+            clusterer.membership_, [1 - 1 / 12, 1 - 1 / 10, 1 - 2 / 9, 1 - 2 / 13], rtol=1e-6
+        )
+        np.testing.assert_allclose(clusterer.outlier_score_, 0.5, rtol=1e-6)
+
+    def test_a_row_alone_in_its_cluster_scores_one(self, blobs: NDArray[np.float32]) -> None:
+        rows = np.vstack([blobs, [[500, 500]]])
+        clusterer = KMeansClusterer(4).fit(rows)
+        assert clusterer.outlier_score_[-1] == 1
+        assert (clusterer.labels_ == clusterer.labels_[-1]).sum() == 1
+
+    def test_fewer_different_rows_than_clusters_give_one_cluster_each(self) -> None:
+        rows = np.repeat([[0.0], [5.0]], 20, axis=0)
+        clusterer = KMeansClusterer(8).fit(rows)
+        assert len(clusterer.cluster_centers_) == 2
+        assert set(clusterer.labels_) == {0, 1}
+        assert (clusterer.outlier_score_ == 0).all()
+
+    def test_rows_are_predicted_into_their_own_cluster(self, blobs: NDArray[np.float32]) -> None:
+        clusterer = KMeansClusterer(3).fit(blobs)
+        np.testing.assert_array_equal(clusterer.predict(blobs), clusterer.labels_)
+
+    def test_no_clusters_are_refused(self, blobs: NDArray[np.float32]) -> None:
+        with pytest.raises(ValueError, match="n_clusters=0"):
+            KMeansClusterer(0).fit(blobs)
+
+
+class TestDBSCAN:
+    @pytest.mark.parametrize(("eps", "min_samples"), [(0.1, 2), (0.3, 5), (1.0, 5), (20.0, 50)])
+    def test_labels_are_scikit_learns(
+        self, blobs: NDArray[np.float32], eps: float, min_samples: int
+    ) -> None:
+        ours = DBSCANClusterer(eps, min_samples=min_samples).fit(blobs)
+        peer = sklearn.cluster.DBSCAN(eps=eps, min_samples=min_samples).fit(blobs)
+        np.testing.assert_array_equal(ours.labels_, peer.labels_)
+
+    def test_core_border_and_noise_by_hand(self) -> None:
+        rows = np.array([[0.0], [1.0], [2.0], [3.5], [9.0]])
+        clusterer = DBSCANClusterer(1.5, min_samples=3).fit(rows)
+        assert clusterer.labels_.tolist() == [0, 0, 0, 0, -1]
+        assert clusterer.core_sample_indices_.tolist() == [1, 2]
+        assert clusterer.k_distances_.tolist() == [2, 1, 1.5, 2.5, 7]
+        np.testing.assert_allclose(
+            clusterer.outlier_score_, [2 / 3.5, 1 / 2.5, 0.5, 2.5 / 4, 7 / 8.5], rtol=1e-6
+        )
+        np.testing.assert_allclose(clusterer.membership_, [1.5 / 2, 1, 1, 1.5 / 2.5, 0], rtol=1e-6)
+
+    def test_exactly_the_core_rows_score_at_most_one_half(self, blobs: NDArray[np.float32]) -> None:
+        clusterer = DBSCANClusterer(0.2, min_samples=5).fit(blobs)
+        core = np.zeros(len(blobs), dtype=bool)
+        core[clusterer.core_sample_indices_] = True
+        assert 0 < core.sum() < len(blobs)
+        np.testing.assert_array_equal(clusterer.outlier_score_ <= 0.5, core)
+
+    def test_min_samples_counts_the_row_itself(self) -> None:
+        pair = np.array([[0.0], [1.0]])
+        assert DBSCANClusterer(1.5, min_samples=2).fit(pair).labels_.tolist() == [0, 0]
+        assert DBSCANClusterer(1.5, min_samples=3).fit(pair).labels_.tolist() == [-1, -1]
+
+    def test_fewer_rows_than_min_samples_are_noise_with_score_one(self) -> None:
+        clusterer = DBSCANClusterer(min_samples=5).fit(np.zeros((4, 2)))
+        assert clusterer.labels_.tolist() == [-1] * 4
+        assert clusterer.outlier_score_.tolist() == [1] * 4
+
+    def test_without_eps_the_knee_separates_the_groups(self, blobs: NDArray[np.float32]) -> None:
+        rows = np.vstack([blobs, [[5, 5], [-8, -8], [20, 20]]])
+        clusterer = DBSCANClusterer().fit(rows)
+        assert 0.05 < clusterer.eps_ < 5
+        assert clusterer.labels_.max() == 2
+        assert (clusterer.labels_[-3:] == NOISE).all()
+
+    def test_a_radius_of_zero_is_refused(self, blobs: NDArray[np.float32]) -> None:
+        with pytest.raises(ValueError, match=r"eps=0.0 must be positive"):
+            DBSCANClusterer(0.0).fit(blobs)
+        with pytest.raises(ValueError, match="min_samples=0"):
+            DBSCANClusterer(1.0, min_samples=0).fit(blobs)
+
+
+class TestKnee:
+    def test_the_knee_is_where_the_curve_turns_upwards(self) -> None:
+        curve = np.concatenate([np.linspace(1, 2, 80), np.linspace(2.5, 30, 20)])
+        assert knee(np.random.default_rng(0).permutation(curve)) == pytest.approx(2, abs=0.6)
+
+    def test_one_far_row_does_not_move_the_knee(self) -> None:
+        curve = np.concatenate([np.linspace(1, 2, 160), np.linspace(2.5, 30, 40)])
+        assert knee(np.append(curve, 1e6)) == pytest.approx(knee(curve), abs=0.5)
+
+    @pytest.mark.parametrize(
+        ("distances", "eps"),
+        [
+            ([], 1.0),
+            ([0.0, 0.0], 1.0),
+            ([np.inf, np.inf], 1.0),
+            ([3.0], 3.0),
+            ([3.0, 3.0, 3.0], 3.0),
+            ([0.0, 0.0, 0.0, 0.5], 0.5),
+        ],
+    )
+    def test_the_knee_is_positive_in_every_edge_case(
+        self, distances: list[float], eps: float
+    ) -> None:
+        assert knee(np.array(distances)) == eps
+
+
+class TestHDBSCAN:
+    def test_labels_are_the_librarys_with_one_sample_less(self, blobs: NDArray[np.float32]) -> None:
+        ours = HDBSCANClusterer(10, min_samples=5).fit(blobs)
+        peer = hdbscan.HDBSCAN(min_cluster_size=10, min_samples=4, approx_min_span_tree=False).fit(
+            blobs.astype(np.float64)
+        )
+        np.testing.assert_array_equal(ours.labels_, peer.labels_)
+        np.testing.assert_allclose(ours.outlier_score_, peer.outlier_scores_, atol=1e-6)
+
+    def test_min_samples_counts_the_row_itself_as_in_scikit_learn(self) -> None:
+        rows = np.random.default_rng(3).normal(size=(150, 3))
+        ours = HDBSCANClusterer(8, min_samples=6).fit(rows)
+        peer = sklearn.cluster.HDBSCAN(min_cluster_size=8, min_samples=6, copy=True).fit(rows)
+        np.testing.assert_array_equal(ours.labels_ == NOISE, peer.labels_ == NOISE)
+
+    @pytest.mark.parametrize("changes", [{"min_cluster_size": 1}, {"min_samples": 1}])
+    def test_sizes_below_two_are_refused(
+        self, blobs: NDArray[np.float32], changes: dict[str, int]
+    ) -> None:
+        with pytest.raises(ValueError, match="at least 2"):
+            HDBSCANClusterer(**changes).fit(blobs)  # type: ignore[arg-type]
+
+
+def test_an_unknown_method_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="use one of kmeans, dbscan, hdbscan"):
+        make_clusterer("optics")  # type: ignore[arg-type]

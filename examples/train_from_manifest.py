@@ -38,7 +38,8 @@ def main():
     data = ds.dataset(given.workspace / "manifest", partitioning="hive").filter(keep)
     manifest = data.to_table(columns=["split", "label", "pixels_uri", "pixels_index"])
     classes = sorted(set(manifest["label"].to_pylist()))
-    parts = {s: load(given.workspace, manifest, s, classes) for s in ("train", "validation", "test")}
+    splits = ("train", "validation", "test")
+    parts = {split: load(given.workspace, manifest, split, classes) for split in splits}
     x, y = parts["train"] or next(part for part in parts.values() if part)
     torch.manual_seed(0)
     net = nn.Sequential(

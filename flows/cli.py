@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -49,7 +48,7 @@ def _settings_options() -> list[inspect.Parameter]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[kind | None, option],  # type: ignore[operator]
+                annotation=Annotated[kind | None, option],
             )
         )
     return parameters
@@ -186,8 +185,8 @@ def plan(settings: Any) -> None:
 
     Example: mammosift plan --source films/ --out curated/ --tile-size-px 256
     """
-    from tasks.planning import estimate
     from storage.errors import MammosiftError
+    from tasks.planning import estimate
 
     try:
         typer.echo(str(estimate(settings)))
@@ -256,4 +255,4 @@ app.command()(_takes_settings(plan))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -35,7 +35,7 @@ def _run_name() -> str:
 @flow(
     name="curate",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=32),
+    task_runner=ThreadPoolTaskRunner(max_workers=32),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def curate(settings: CurationSettings) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _with_late_exclusions(
     workspace: Workspace, found: list[Mammogram], refs: Sequence[ShardRef]
 ) -> list[Mammogram]:
     """Films with those excluded whose pixels turned out to be unusable."""
-    late: dict[str, dict[str, str]] = {}
+    late: dict[str, dict[str, Any]] = {}
     for ref in refs:
         if ref.counts["excluded"]:
             for row in read_films(workspace, ref.key).to_pylist():

@@ -91,7 +91,7 @@ def _torch() -> str:
 
 
 def _decoders() -> str:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import (
         JPEG2000Lossless,
         JPEGBaseline8Bit,

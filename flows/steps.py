@@ -16,11 +16,17 @@ from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef
 from tasks import clusters, decisions, encoders, films, reports, tiles
 
-RETRY = {"retries": 2, "retry_delay_seconds": [2.0, 15.0], "cache_policy": NO_CACHE}
+RETRIES = 2
+DELAYS_S = [2.0, 15.0]
 """For what reads and writes storage: a share that was away for a moment, a worker that died."""
 
 
-@task(task_run_name="headers {batch}", **RETRY)
+@task(
+    task_run_name="headers {batch}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    cache_policy=NO_CACHE,
+)
 def describe(
     batch: int,
     files: Sequence[tuple[str, str]],
@@ -33,13 +39,23 @@ def describe(
     )
 
 
-@task(task_run_name="tiles {name}", **RETRY)
+@task(
+    task_run_name="tiles {name}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    cache_policy=NO_CACHE,
+)
 def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
     """Cut and screen a shard of films."""
     return on_worker(tiles.cut_shard, uri, root, shard, settings)
 
 
-@task(task_run_name="train encoder", **RETRY)
+@task(
+    task_run_name="train encoder",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    cache_policy=NO_CACHE,
+)
 def train(
     uri: str,
     tile_keys: Sequence[str],
@@ -50,13 +66,18 @@ def train(
     return on_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
 
 
-@task(task_run_name="embed {tile_key}", **RETRY)
+@task(
+    task_run_name="embed {tile_key}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    cache_policy=NO_CACHE,
+)
 def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
     """Encode the tiles of a shard."""
     return on_worker(encoders.embed_shard, uri, tile_key, encoder)
 
 
-@task(task_run_name="cluster", **RETRY)
+@task(task_run_name="cluster", retries=RETRIES, retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
 def cluster(
     uri: str, embedding_keys: Sequence[str], settings: clusters.ClusterSettings
 ) -> ShardRef:
@@ -64,7 +85,12 @@ def cluster(
     return on_worker(clusters.cluster, uri, embedding_keys, settings)
 
 
-@task(task_run_name="decide {tile_key}", **RETRY)
+@task(
+    task_run_name="decide {tile_key}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    cache_policy=NO_CACHE,
+)
 def decide(
     uri: str,
     tile_key: str,
@@ -89,7 +115,7 @@ def decide(
     )
 
 
-@task(task_run_name="report", **RETRY)
+@task(task_run_name="report", retries=RETRIES, retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
 def report(uri: str, run_id: str, exemplars: str | None) -> str:
     """Write the report; gives its path."""
     return on_worker(reports.write_report, uri, run_id, exemplars=exemplars)

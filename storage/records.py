@@ -69,6 +69,11 @@ class Mammogram:
     excluded_rule: str | None = None
     excluded_remedy: str | None = None
 
+    @property
+    def calibrated_scanner(self) -> str | None:
+        """Digitiser whose optical density formula holds for the grey levels; None where none."""
+        return None if self.grey_scale is None else self.grey_scale.removeprefix("raw-")
+
 
 @dataclass(frozen=True)
 class FilmShard:

@@ -42,7 +42,9 @@ class ClusterSettings:
 
 def cluster_key(embedding_keys: Sequence[str], settings: ClusterSettings) -> str:
     """Key of a clustering."""
-    code = source_fingerprint("models.clustering", "models.scaling", "tasks.clusters")
+    code = source_fingerprint(
+        "models.clustering", "models.neighbours", "models.scaling", "tasks.clusters"
+    )
     return content_key(KIND, sorted(embedding_keys), asdict(settings), code)
 
 
@@ -122,7 +124,7 @@ def standardised(
 
     shards = {k: _read(workspace, k) for k in embedding_keys}
     scaler = scaling.fit_scaler(shards.values())
-    return {k: scaling.apply_scaler(scaler, values) for k, values in shards.items()}
+    return {k: scaler.transform(values) for k, values in shards.items()}
 
 
 def _read(workspace: Workspace, key: str) -> npt.NDArray[np.float32]:

@@ -105,7 +105,8 @@ def decide_shard(
     key, part = cluster_part
     labels = workspace.shard("clusters", key).table(f"{part}.parquet").to_pandas()
     rows = manifest_rows(tiles, labels, films, settings)
-    rows["pixels_uri"] = np.where(rows["pixels_index"].notna(), f"tiles/{tile_key}/{PIXELS}", None)
+    stored = rows["pixels_index"].notna()
+    rows["pixels_uri"] = pd.Series(f"tiles/{tile_key}/{PIXELS}", rows.index).where(stored, None)
     rows["run_id"] = run_id
     rows["schema_version"] = SCHEMA_VERSION
     split = rows["mammogram_id"].map(split_of_film)

@@ -30,6 +30,7 @@ RECONSTRUCTIONS = "reconstructions.png"
 EMBEDDING_TABLE = "embeddings.parquet"
 EMBEDDING_ARRAY = "embeddings.zarr"
 
+NETWORK_CODE = ("models.autoencoder", "models.checkpoints")
 HOLD_OUT = 0.1
 """Share of the training tiles that validates where no patient fell into the validation part."""
 SHOWN_RECONSTRUCTIONS = 12
@@ -63,7 +64,7 @@ def encoder_key(
     tile_keys: Sequence[str], split_of_film: Mapping[str, str], settings: EncoderSettings
 ) -> str:
     """Key of an encoder: tiles, split, settings and code."""
-    code = source_fingerprint("tasks.encoders", "models.autoencoder", "models.training")
+    code = source_fingerprint("tasks.encoders", *NETWORK_CODE, "models.training", "models.devices")
     split = sorted(split_of_film.items())
     return content_key(KIND, sorted(tile_keys), split, asdict(settings), code)
 
@@ -102,7 +103,7 @@ def train_encoder(
     if workspace.shard(KIND, key).is_complete():
         return workspace.shard(KIND, key).ref(reused=True)
 
-    from models import autoencoder, checkpoints, encoding, training
+    from models import autoencoder, checkpoints, encoding, tile_source, training
 
     started = time.perf_counter()
     config = autoencoder.named_config(settings.encoder)
@@ -125,7 +126,7 @@ def train_encoder(
         )
 
     result = training.train(
-        training.ArrayTiles(train_tiles),
+        tile_source.ArrayTiles(train_tiles),
         config,
         training.TrainingSettings(
             max_epochs=settings.max_epochs,
@@ -133,16 +134,16 @@ def train_encoder(
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             precision=settings.precision,
-            threads=os.cpu_count(),
         ),
-        validation_tiles=training.ArrayTiles(validation_tiles),
+        validation_tiles=tile_source.ArrayTiles(validation_tiles),
         seed=settings.seed,
         checkpoint=lambda data: workspace.write_bytes(state, data),
         resume=workspace.read_bytes(state) if workspace.exists(state) else None,
         on_epoch=on_epoch,
+        n_threads=os.cpu_count(),
     )
     with workspace.write_shard(KIND, key) as writer:
-        writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model, config))
+        writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
         writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())
         history = [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in result.history]
         writer.write_table(HISTORY, pa.Table.from_pylist(history))
@@ -240,7 +241,7 @@ def _reconstruction_sheet(
 
 def embedding_key(tile_key: str, encoder: str) -> str:
     """Key of an embedding shard."""
-    code = source_fingerprint("models.encoding", "models.autoencoder")
+    code = source_fingerprint("models.encoding", *NETWORK_CODE)
     return content_key(EMBEDDINGS, tile_key, encoder, code)
 
 

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from storage import collections, discovery, films
 from storage.errors import FilmError, MammosiftError
 from storage.records import Mammogram
@@ -65,7 +68,7 @@ def estimate(settings: CurationSettings) -> Estimate:
     """
     root, files = discovery.list_files(settings.source)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda f: _header(*f, settings.max_film_megapixels), files))
+        found = list(pool.map(lambda f: _header(f[0], f[1], settings.max_film_megapixels), files))
     found, warnings = collections.join(
         found,
         root,
@@ -116,7 +119,7 @@ def _header(path: Path, source: str, max_film_megapixels: float) -> Mammogram:
         )
 
 
-def _boxes(film: Mammogram, settings: CurationSettings) -> tiling.Boxes:
+def _boxes(film: Mammogram, settings: CurationSettings) -> npt.NDArray[np.int32]:
     box = settings.tile_size_px
     if settings.tile_size_mm is not None and film.pixel_spacing_mm is not None:
         box = tiling.tile_size_px_from_mm(settings.tile_size_mm, film.pixel_spacing_mm)
@@ -130,9 +133,7 @@ def _boxes(film: Mammogram, settings: CurationSettings) -> tiling.Boxes:
     )
 
 
-def _seconds_per_megapixel(
-    used: list[Mammogram], root: Path, settings: CurationSettings
-) -> float:
+def _seconds_per_megapixel(used: list[Mammogram], root: Path, settings: CurationSettings) -> float:
     film = sorted(used, key=lambda f: (f.rows or 0) * (f.columns or 0))[len(used) // 2]
     boxes = _boxes(film, settings)
     seconds = 0.0
@@ -141,7 +142,9 @@ def _seconds_per_megapixel(
         grey = films.read_pixels(
             root / film.source, film, max_film_megapixels=settings.max_film_megapixels
         )
-        scaled = intensity.normalise(grey, scanner=film.scanner, bits_stored=film.bits_stored)
+        scaled = intensity.normalise(
+            grey, scanner=film.calibrated_scanner, bits_stored=film.bits_stored
+        )
         film_tiles.screen_film(scaled, boxes, lesion_mask=None)
         seconds = time.perf_counter() - started
     return 2.0 * seconds / (scaled.size / 1e6)  # as much again for hashing and writing

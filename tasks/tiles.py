@@ -18,7 +18,7 @@ from storage.schemas import TILES
 from storage.tile_shards import FILMS, FILMS_SCHEMA, INDEX, KIND, PIXELS, SCALE
 from storage.workspace import ArrayWriter, ShardRef, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
-from tasks.kernels import film_tiles, intensity, thumbnails, tiling
+from tasks.kernels import context, film_tiles, intensity, thumbnails, tiling
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TileSettings:
 def key_of(shard: FilmShard, settings: TileSettings) -> str:
     """Key of a tile shard: the films' content, what changes their tiles, settings and code."""
     content = [
-        (f.source_sha256, f.scanner, f.bits_stored, f.pixel_spacing_mm, lesions)
+        (f.source_sha256, f.calibrated_scanner, f.bits_stored, f.pixel_spacing_mm, lesions)
         for f, lesions in zip(shard.films, shard.lesion_digests, strict=True)
     ]
     code = source_fingerprint(
@@ -119,7 +119,9 @@ def _cut_film(
     path = root / film.source
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
-    scaled = intensity.normalise(grey, scanner=film.scanner, bits_stored=film.bits_stored)
+    scaled = intensity.normalise(
+        grey, scanner=film.calibrated_scanner, bits_stored=film.bits_stored
+    )
     del grey
 
     size = settings.tile_size_px
@@ -130,12 +132,23 @@ def _cut_film(
         box = tiling.tile_size_px_from_mm(settings.tile_size_mm, film.pixel_spacing_mm)
     stride = box if settings.stride_px is None else max(1, round(settings.stride_px * box / size))
     boxes = tiling.tile_boxes(*scaled.shape, tile_size_px=box, stride_px=stride, edge=settings.edge)
-    columns = film_tiles.screen_film(scaled, boxes, lesion_mask=collections.lesion_mask(film, root))
+    ground = context.film_context(scaled)
+    columns = film_tiles.screen_film(
+        scaled, boxes, lesion_mask=collections.lesion_mask(film, root), context=ground
+    )
     stored = stored_tiles(
         columns["is_black"], columns["p99"], samples=settings.black_samples_per_film
     )
     first = pixels.rows_appended
-    pixels.append(tiling.cut_tiles(scaled, boxes[stored], output_size_px=size))
+    pixels.append(
+        tiling.cut_tiles(
+            scaled,
+            boxes[stored],
+            output_size_px=size,
+            tile_size_px=box,
+            background_level=round(ground.background_level * intensity.FULL_SCALE),
+        )
+    )
     index = np.full(len(boxes), -1, dtype=np.int64)
     index[stored] = first + np.arange(np.count_nonzero(stored))
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.errors import CorruptFilm, UnsupportedFilm
+from storage.errors import CorruptFilm, OversizedFilm, UnsupportedFilm
 from storage.films import names
 from storage.films.bounds import check_size, ends_early
 from storage.films.pictures import Grey
@@ -38,6 +38,7 @@ _RLE = "1.2.840.10008.1.2.5"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_HEADER_BYTES = 1 << 26
+_MAX_META_BYTES = 1 << 20
 _END_OF_CODESTREAM = b"\xff\xd9"
 """EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
 
@@ -69,10 +70,17 @@ class _Picture:
     dataset: Dataset
     file: BinaryIO
     syntax: str | None
-    encapsulated: bool
     little_endian: bool
+    vr: str
+    """Of the pixel data: OB, OW; empty where the file does not say."""
     pixels_at: int
     pixels_length: int
+    """-1 where there are no pixel data."""
+
+    @property
+    def encapsulated(self) -> bool:
+        """Whether the frame lies in items: compressed."""
+        return self.pixels_length == _UNDEFINED_LENGTH
 
 
 def read_header(
@@ -214,10 +222,9 @@ def _read_to_pixels(file: BinaryIO, source: str, max_film_megapixels: float) -> 
         file.seek(0)
         dataset = dcmread(file, force=True, stop_before_pixels=True)
         implicit, little_endian = (bool(flag) for flag in dataset.original_encoding)
-    pixels_at, pixels_length = _pixel_element(
-        file, implicit=implicit, order="little" if little_endian else "big"
-    )
-    return _Picture(dataset, file, syntax, little_endian, pixels_at, pixels_length)
+    order: Literal["little", "big"] = "little" if little_endian else "big"
+    vr, at, length = _pixel_element(file, implicit=implicit, order=order)
+    return _Picture(dataset, file, syntax, little_endian, vr, at, length)
 
 
 def _is_pixel_data(tag: int, vr: str | None, length: int) -> bool:
@@ -261,16 +268,16 @@ def _inflated(file: BinaryIO, source: str, max_film_megapixels: float) -> Binary
 
 def _pixel_element(
     file: BinaryIO, *, implicit: bool, order: Literal["little", "big"]
-) -> tuple[int, int]:
-    """Place and length of the Pixel Data that the file stands at; length -1 where it stands not."""
+) -> tuple[str, int, int]:
+    """VR, place and length of the Pixel Data that the file stands at; length -1 without them."""
     head = file.read(8)
     tag = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
     if tag != (0x7FE0, 0x0010) or len(head) < 8:
-        return file.tell(), -1
+        return "", file.tell(), -1
     if implicit or not head[4:6].isalpha():  # some explicit files have this element implicit
-        return file.tell(), int.from_bytes(head[4:8], order)
+        return "", file.tell(), int.from_bytes(head[4:8], order)
     length = int.from_bytes(file.read(4), order)
-    return file.tell(), length
+    return head[4:6].decode("ascii", "replace"), file.tell(), length
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -316,12 +323,27 @@ def _check_picture(picture: _Picture, source: str, max_film_megapixels: float) -
 def _check_length(picture: _Picture, frame_bytes: int, source: str) -> None:
     if picture.pixels_length < 0:
         raise ends_early(source, "its header is there, its pixels are not")
-    at = picture.file.seek(0, 2)
+    there = min(picture.file.seek(0, 2) - picture.pixels_at, picture.pixels_length)
     if picture.encapsulated:
+        _check_syntax(picture, source)
         _fragments(picture, source)
-    elif picture.pixels_at + frame_bytes > at or frame_bytes > picture.pixels_length:
-        raise ends_early(
-            source, f"{frame_bytes} bytes of pixels are due, {at - picture.pixels_at} are there"
+    elif there < frame_bytes:
+        raise ends_early(source, f"{frame_bytes} bytes of pixels are due, {there} are there")
+
+
+def _check_syntax(picture: _Picture, source: str) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    try:
+        usable = get_decoder(UID(picture.syntax or "")).is_available
+    except NotImplementedError:
+        usable = False
+    if not usable:
+        raise UnsupportedFilm(
+            source,
+            f"The transfer syntax is {picture.syntax or 'not stated'}, which is not read.",
+            "Convert the film to RLE, JPEG 2000 lossless or an uncompressed syntax.",
         )
 
 
@@ -371,7 +393,9 @@ def _role(dataset: Dataset, cbis: names.CbisId | None) -> Role:
 def _spacing(dataset: Dataset, source: str) -> float | None:
     for keyword in ("NominalScannedPixelSpacing", "ImagerPixelSpacing", "PixelSpacing"):
         sides = _floats(dataset.get(keyword))
-        if len(sides) == 2 and all(_SPACING_RANGE_MM[0] <= s <= _SPACING_RANGE_MM[1] for s in sides):
+        if len(sides) == 2 and all(
+            _SPACING_RANGE_MM[0] <= s <= _SPACING_RANGE_MM[1] for s in sides
+        ):
             if abs(sides[0] - sides[1]) > _SQUARE_TOLERANCE * max(sides):
                 raise UnsupportedFilm(
                     source,
@@ -422,7 +446,7 @@ def _scanner(dataset: Dataset) -> str | None:
     prefix = "SecondaryCaptureDevice" if _text(dataset, "ConversionType") == "DF" else ""
     words = (
         _text(dataset, f"{prefix}Manufacturer"),
-        _text(dataset, f"{prefix or ''}ManufacturerModelName" if prefix else "ManufacturerModelName"),
+        _text(dataset, f"{prefix}ManufacturerModelName"),
     )
     name = " ".join(" ".join(words).split())[:64]
     return name.upper() or None
@@ -436,7 +460,7 @@ def _fragments(picture: _Picture, source: str) -> list[tuple[int, int]]:
 
     Items are always in little endian (PS3.5 A.4).
     """
-    file, order = picture.file, "little"
+    file = picture.file
     items = []
     file.seek(picture.pixels_at)
     while True:
@@ -467,13 +491,13 @@ def _frame(picture: _Picture, source: str) -> bytes:
         dataset = picture.dataset
         file.seek(picture.pixels_at)
         n_bytes = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-        return file.read(n_bytes)
+        return file.read(n_bytes + n_bytes % 2)
     parts = []
     for at, length in _fragments(picture, source):
         file.seek(at)
         parts.append(file.read(length))
     frame = parts[0] if len(parts) == 1 else b"".join(parts)
-    if picture.syntax != _RLE and not frame[-64:].rstrip(b"\0").endswith(_END_OF_CODESTREAM):
+    if picture.syntax != _RLE and not frame[-64:].rstrip(b"\0\xff").endswith(_END_OF_CODESTREAM):
         raise ends_early(source, "its compressed frame has no end marker")
     return frame
 
@@ -487,11 +511,13 @@ def _decode(picture: _Picture, frame: bytes, source: str) -> npt.NDArray[Any]:
         with _quiet():
             return _decode_by_plugin(picture, frame, signed=signed)
     if picture.encapsulated:
-        import rle.rle
+        import rle.rle  # type: ignore[import-not-found]
 
         frame, order = rle.rle.decode_frame(frame, rows * columns, bits, "<"), "<"
     else:
         order = "<" if picture.little_endian else ">"
+        if bits == 8 and order == ">" and picture.vr == "OW":  # bytes lie in big-endian words
+            frame = np.frombuffer(frame, ">u2").astype("<u2").tobytes()
     unsigned = np.frombuffer(frame, f"{order}u{bits // 8}", rows * columns)
     values = unsigned.astype(unsigned.dtype.newbyteorder("="), copy=False).reshape(rows, columns)
     return _without_unused_bits(values, dataset, signed=signed)
@@ -508,34 +534,36 @@ def _without_unused_bits(
         if stored == allocated:
             return wide
         above = allocated - stored - below
-        return np.right_shift(np.left_shift(wide, above), above + below)
+        filled: npt.NDArray[Any] = np.right_shift(np.left_shift(wide, above), above + below)
+        return filled
     if stored == allocated:
         return values
-    return np.bitwise_and(np.right_shift(values, below) if below else values, (1 << stored) - 1)
+    lowered = np.right_shift(values, below) if below else values
+    cleared: npt.NDArray[Any] = np.bitwise_and(lowered, (1 << stored) - 1)
+    return cleared
 
 
 def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.NDArray[Any]:
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     dataset = picture.dataset
-    decoder = get_decoder(UID(picture.syntax or ""))
-    values, _ = decoder.as_array(
-        encapsulate([frame]),
-        raw=True,
-        index=0,
-        transfer_syntax_uid=UID(picture.syntax or ""),
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        samples_per_pixel=1,
-        photometric_interpretation=str(dataset.PhotometricInterpretation),
-        bits_allocated=int(dataset.BitsAllocated),
-        bits_stored=_bits_stored(dataset),
-        pixel_representation=int(signed),
-        number_of_frames=1,
-        pixel_keyword="PixelData",
-    )
+    syntax = UID(picture.syntax or "")
+    options: dict[str, Any] = {
+        "transfer_syntax_uid": syntax,
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "samples_per_pixel": 1,
+        "photometric_interpretation": str(dataset.PhotometricInterpretation),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": _bits_stored(dataset),
+        "pixel_representation": int(signed),
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
+    decoder = get_decoder(syntax)
+    values, _ = decoder.as_array(encapsulate([frame]), index=0, raw=True, **options)
     array: npt.NDArray[Any] = values
     return array
 
@@ -543,13 +571,86 @@ def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.N
 # -- from stored values to grey --------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Values:
+    """Whole-numbered values and the range that the header allows them."""
+
+    array: npt.NDArray[Any]
+    lowest: int
+    highest: int
+
+
 def _displayed(dataset: Dataset, stored: npt.NDArray[Any], *, apply_voi: bool) -> Grey:
-    values, lowest, highest = _rescaled(dataset, stored)
-    if apply_voi:
-        values, lowest, highest = _windowed(dataset, stored)
-    if lowest != 0 and highest - lowest <= 65535 and lowest < 0:
-        values, lowest, highest = values - lowest, 0, highest - lowest
+    values = _modal(dataset, _with_range(dataset, stored))
+    if apply_voi and ("VOILUTSequence" in dataset or "WindowWidth" in dataset):
+        with _quiet():
+            values = _windowed(dataset, stored)
+    if values.lowest < 0 or values.highest > 65535:
+        moved = values.array.astype(np.int64) - values.lowest
+        values = _Values(moved, 0, values.highest - values.lowest)
+    array = values.array
     if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1":
-        values = (highest + lowest) - values
-    kind = np.uint8 if highest <= 255 else np.uint16
-    return values.astype(kind, copy=False)
+        array = values.highest + values.lowest - array.astype(np.int32)
+    if values.highest <= 255:
+        return array.astype(np.uint8, copy=False)
+    return array.astype(np.uint16, copy=False)
+
+
+def _with_range(dataset: Dataset, stored: npt.NDArray[Any]) -> _Values:
+    bits = _bits_stored(dataset)
+    if np.issubdtype(stored.dtype, np.signedinteger):
+        values = _Values(stored, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    else:
+        values = _Values(stored, 0, (1 << bits) - 1)
+    if bits < 8 * stored.dtype.itemsize and (
+        int(stored.min()) < values.lowest or int(stored.max()) > values.highest
+    ):  # a compressed frame may hold more bits than its header says
+        limits = np.iinfo(stored.dtype)
+        return _Values(stored, int(limits.min), int(limits.max))
+    return values
+
+
+def _modal(dataset: Dataset, values: _Values) -> _Values:
+    """Modality LUT or rescale, as told in :func:`read_pixels`."""
+    if dataset.get("ModalityLUTSequence"):
+        from pydicom.pixels.processing import apply_modality_lut
+
+        with _quiet():
+            looked_up = apply_modality_lut(values.array, dataset)
+        bits = int(dataset.ModalityLUTSequence[0].LUTDescriptor[2])
+        return _Values(looked_up, 0, max((1 << bits) - 1, int(looked_up.max())))
+    slope, intercept = _rescale(dataset)
+    if (slope, intercept) == (1.0, 0.0):
+        return values
+    if slope.is_integer() and intercept.is_integer():
+        ends = sorted(int(slope * end + intercept) for end in (values.lowest, values.highest))
+        if ends[1] - ends[0] <= 65535:
+            array = values.array.astype(np.int64) * int(slope) + int(intercept)
+            return _Values(array, ends[0], ends[1])
+    if slope < 0:
+        reversed_ = values.lowest + values.highest - values.array.astype(np.int64)
+        return _Values(reversed_, values.lowest, values.highest)
+    return values
+
+
+def _rescale(dataset: Dataset) -> tuple[float, float]:
+    slope = float(_text(dataset, "RescaleSlope") or 1)
+    intercept = float(_text(dataset, "RescaleIntercept") or 0)
+    usable = math.isfinite(slope) and math.isfinite(intercept) and slope != 0
+    return (slope, intercept) if usable else (1.0, 0.0)
+
+
+def _windowed(dataset: Dataset, stored: npt.NDArray[Any]) -> _Values:
+    """First VOI LUT or window of real-world values; 8 bits where Bits Stored is up to 8."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset, index=0)
+    if dataset.get("VOILUTSequence"):
+        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return _Values(shown, 0, max((1 << bits) - 1, int(shown.max())))
+    whole = _with_range(dataset, stored)
+    slope, intercept = _rescale(dataset)
+    ends = sorted(slope * end + intercept for end in (whole.lowest, whole.highest))
+    full_scale = 255 if _bits_stored(dataset) <= 8 else 65535
+    scaled = np.clip((shown - ends[0]) / (ends[1] - ends[0]), 0, 1) * full_scale
+    return _Values(np.rint(scaled).astype(np.int64), 0, full_scale)

@@ -13,9 +13,12 @@ READ = ("dicom", "ddsm-ljpeg", "png", "tiff", "pgm", "jpeg")
 """Formats with a reader."""
 
 SUFFIXES = frozenset(
-    ".dcm .dicom .ima .ljpeg .ljpg .jpg .jpeg .jpe .jfif .png .apng .tif .tiff .pgm .pnm .ppm .pbm"
-    " .jp2 .j2k .jpx .jls .jxl .bmp .gif .webp .avif .heic".split()
-)
+    {
+        ".dcm", ".dicom", ".ima", ".ljpeg", ".ljpg", ".jpg", ".jpeg", ".jpe", ".jfif", ".png",
+        ".apng", ".tif", ".tiff", ".pgm", ".pnm", ".ppm", ".pbm", ".jp2", ".j2k", ".jpx", ".jls",
+        ".jxl", ".bmp", ".gif", ".webp", ".avif", ".heic",
+    }
+)  # fmt: skip
 """Names that promise a picture; a file of such a name that cannot be read is reported."""
 
 _OTHERS = (

@@ -17,7 +17,7 @@ _LOSSLESS_HUFFMAN = 0xC3
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 4096
 _TAIL_BYTES = 4096
-"""How far from the end of the file the end marker is looked for: some programs pad."""
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,25 @@ def scan(path: Path, *, source: str) -> JpegHeader:
     """Read the headers of a JPEG file, which may be cut off after them."""
     with path.open("rb") as file:
         header = _read_markers(file, source)
-        begin_of_samples = file.tell()
-        file.seek(0, 2)
-        file.seek(max(begin_of_samples, file.tell() - _TAIL_BYTES))
-        # An FF of the samples is always followed by 00, so these two bytes are the marker itself.
-        return replace(header, has_end_marker=b"\xff\xd9" in file.read(_TAIL_BYTES))
+        return replace(header, has_end_marker=_has_end_marker(file))
+
+
+def _has_end_marker(file: BinaryIO) -> bool:
+    """Whether FF D9 occurs after here: in samples FF is followed by 00, so it is the marker itself.
+
+    It is mostly at the very end, but some programs append to the file.
+    """
+    begin_of_samples = file.tell()
+    file.seek(max(begin_of_samples, file.seek(0, 2) - _TAIL_BYTES))
+    if b"\xff\xd9" in file.read():
+        return True
+    file.seek(begin_of_samples)
+    last = b""
+    while block := file.read(_BLOCK_BYTES):
+        if b"\xff\xd9" in last + block:
+            return True
+        last = block[-1:]
+    return False
 
 
 def _read_markers(file: BinaryIO, source: str) -> JpegHeader:

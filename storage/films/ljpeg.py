@@ -96,7 +96,7 @@ def _signed16(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _resum() -> Callable[[npt.NDArray[Any], int], npt.NDArray[np.uint16]]:
     import numba
 
-    return numba.njit(cache=True, nogil=True)(_resum_by_pvrg)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, nogil=True)(_resum_by_pvrg)
 
 
 def _resum_by_pvrg(standard: npt.NDArray[Any], half: int) -> npt.NDArray[np.uint16]:

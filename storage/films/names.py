@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 _DDSM = re.compile(
-    r"(?<![A-Za-z0-9])([ABCD])[_-](\d{4})[_-](\d+)\.(LEFT|RIGHT)_(CC|MLO)(?![A-Za-z])", re.IGNORECASE
+    r"(?<![A-Za-z0-9])([ABCD])[_-](\d{4})[_-](\d+)\.(LEFT|RIGHT)_(CC|MLO)(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _CBIS = re.compile(
     r"(Mass|Calc)-(?:Training|Test)_(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)(?:_(\d+))?(?!\d)"
@@ -17,7 +18,7 @@ _CBIS = re.compile(
 _SIDE = re.compile(r"(?<![A-Za-z])(LEFT|RIGHT|L|R)(?=(?:CC|MLO|ML|LM|XCCL)?(?![A-Za-z]))", re.I)
 _VIEW = re.compile(r"(?<![A-Za-z])[LR]?(XCCL|XCCM|MLO|LMO|CC|ML|LM)(?![A-Za-z])", re.I)
 
-VIEWS = frozenset("CC MLO ML LM XCCL XCCM LMO FB SIO ISO CV AT".split())
+VIEWS = frozenset({"CC", "MLO", "ML", "LM", "XCCL", "XCCM", "LMO", "FB", "SIO", "ISO", "CV", "AT"})
 """Views that are told apart; DICOM's View Code abbreviations."""
 
 

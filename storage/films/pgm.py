@@ -14,9 +14,7 @@ from storage.films.pictures import Grey, PictureHeader
 
 _HEADER_BYTES = 65536
 _COMMENT_OR_SPACE = rb"(?:\s|#[^\n\r]*[\n\r])"
-_NUMBERS = re.compile(
-    rb"(P[25])" + (_COMMENT_OR_SPACE + rb"+(\d{1,9})") * 3 + rb"(?:#[^\n\r]*)?\s"
-)
+_NUMBERS = re.compile(rb"(P[25])" + (_COMMENT_OR_SPACE + rb"+(\d{1,9})") * 3 + rb"(?:#[^\n\r]*)?\s")
 
 
 @dataclass(frozen=True)
@@ -87,5 +85,5 @@ def pixels(data: bytes, header: PgmHeader, *, source: str) -> Grey:
             f"A sample exceeds the maximum of {header.highest}.",
             "Fetch the file again from where it came.",
         )
-    grey: Grey = values.astype(np.uint16 if wide else np.uint8, copy=False)
-    return grey.reshape(header.rows, header.columns)
+    grey = values.reshape(header.rows, header.columns)
+    return grey.astype(np.uint16, copy=False) if wide else grey.astype(np.uint8, copy=False)

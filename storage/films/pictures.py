@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -83,14 +83,14 @@ def _grey_of_colours(pixels: npt.NDArray[Any], full_scale: int, source: str) -> 
         int(cv2.absdiff(red, green).max(initial=0)), int(cv2.absdiff(green, blue).max(initial=0))
     )
     if difference == 0:
-        return red
+        return cast(Grey, red)
     if difference > COLOUR_TOLERANCE * full_scale:
         raise UnsupportedFilm(
             source,
             f"The picture is coloured: its channels differ by up to {difference} of {full_scale}.",
             "Save the film as grey; move photographs elsewhere.",
         )
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    return cast(Grey, cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))
 
 
 def check_shape(pixels: Grey, rows: int, columns: int, *, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.errors import CorruptFilm, UnsupportedFilm
 from storage.films.bounds import check_size, ends_early
@@ -50,9 +51,7 @@ def read_header(path: Path, *, source: str, max_film_megapixels: float) -> PngHe
                 )
             transparent = transparent or name == b"tRNS"
             file.seek(length + 4, 1)
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL_BYTES))
-        if _END not in file.read(_TAIL_BYTES):
+        if not _has_end_chunk(file):
             raise ends_early(source, "it has no end chunk")
     if depth not in (8, 16) or colour_type not in (0, 2, 3, 4, 6):
         raise UnsupportedFilm(
@@ -61,6 +60,19 @@ def read_header(path: Path, *, source: str, max_film_megapixels: float) -> PngHe
             "Save the film as grey with 8 or 16 bits.",
         )
     return PngHeader(rows, columns, depth, transparent)
+
+
+def _has_end_chunk(file: BinaryIO) -> bool:
+    """Whether IEND is there: mostly at the very end, but some programs append to the file."""
+    file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+    if _END in file.read():
+        return True
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        if head[4:] == b"IEND":
+            return True
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def pixels(data: bytes, header: PngHeader, *, source: str) -> Grey:

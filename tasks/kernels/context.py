@@ -18,16 +18,19 @@ BACKGROUND, BREAST, FOREIGN = 0, 1, 2
 LONGER_SIDE = 512
 """Blocks along the longer side of a film, at most."""
 
-RIM_RISE, RIM_RISE_PER_GROUND, RIM_RISE_MOST = 0.0125, 0.6, 0.0185
+RIM_RISE, RIM_RISE_PER_GROUND, RIM_RISE_MOST = 0.015, 0.6, 0.0225
 """The skin line is where a film rises above its ground by the first, plus the second times the
 ground, but no more than the third: outlines of real films lie 0.012 above black ground and 0.017 to
 0.03 above dark grey."""
 
-GROUND_SLACK = 0.01
+GROUND_SLACK = 0.004
 """The ground of a film lies at most this much below its usual level."""
 
 REDACTION_MAX_SHARE, REDACTION_MIN_AREA = 0.6, 30
 """Of the film's dark part, and in blocks."""
+
+HARD_SLOPE, HARD_LOG_SLOPE = 0.10, 0.3
+"""Change of level, and of the logarithm of level + 0.05, per block."""
 
 BODY_MIN_RISE = 0.02
 """Above the ground, of a piece of body that lies apart from the breast."""
@@ -196,7 +199,11 @@ def _map_frame(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlan
     rise = smooth - ground
     rim = np.minimum(RIM_RISE + RIM_RISE_PER_GROUND * ground, RIM_RISE_MOST)
     lit = ((rise > rim) | (smooth > body_level)) & ~redaction
-    breast = _breast(lit, smooth, rise, _hard_edges(mean))
+    # Steps that no tissue makes: borders of plates, letters and clips.
+    steep = _slope(mean) > HARD_SLOPE
+    steep_for_the_dark = _slope(np.log(mean + 0.05)) > HARD_LOG_SLOPE
+    breast = _breast(lit & ~(steep | steep_for_the_dark), lit, smooth)
+    breast = _filled(breast | _body_pieces(lit & ~steep, breast, rise))
     breast &= ~_edge_glow(breast, rise)
     near = cv2.dilate(breast.astype(np.uint8), _disk(2)) > 0
     standing_out = (rise > 0.03) & (mean - ground > 0.03)
@@ -270,27 +277,23 @@ def _ground(smooth: FloatPlane, body_level: float, excluded: BoolPlane) -> Float
     return ground
 
 
-def _hard_edges(mean: FloatPlane) -> BoolPlane:
-    """Steps that no tissue makes: borders of plates, letters and clips."""
+def _slope(plane: FloatPlane) -> FloatPlane:
+    """Length of the gradient, per block (Sobel)."""
     import cv2
 
     options = {"ksize": 3, "scale": 1 / 8, "borderType": cv2.BORDER_REPLICATE}
-    slope = np.hypot(
-        cv2.Sobel(mean, cv2.CV_32F, 1, 0, **options), cv2.Sobel(mean, cv2.CV_32F, 0, 1, **options)
-    )
-    edges: BoolPlane = slope > 0.10
-    return edges
+    across = cv2.Sobel(plane, cv2.CV_32F, 1, 0, **options)
+    down = cv2.Sobel(plane, cv2.CV_32F, 0, 1, **options)
+    slope: FloatPlane = np.hypot(across, down)
+    return slope
 
 
-def _breast(
-    lit: BoolPlane, smooth: FloatPlane, rise: FloatPlane, hard_edges: BoolPlane
-) -> BoolPlane:
-    """Brightest large piece of the lit area, with the body beside it, grown to its rim."""
+def _breast(loose: BoolPlane, lit: BoolPlane, smooth: FloatPlane) -> BoolPlane:
+    """Brightest large piece of the loose area, grown to its rim within the lit one."""
     import cv2
 
-    loose = (lit & ~hard_edges).astype(np.uint8)
     n, labels = cv2.connectedComponents(
-        cv2.morphologyEx(loose, cv2.MORPH_OPEN, _disk(5)), connectivity=4
+        cv2.morphologyEx(loose.astype(np.uint8), cv2.MORPH_OPEN, _disk(5)), connectivity=4
     )
     if n == 1:
         return np.zeros(lit.shape, bool)
@@ -298,8 +301,7 @@ def _breast(
     weight[0] = 0
     core = labels == weight.argmax()
     grown = (cv2.dilate(core.astype(np.uint8), _disk(8)) > 0) & lit
-    breast = _filled(_connected_to(core, grown))
-    return _filled(breast | _body_pieces(loose, breast, rise))
+    return _filled(_connected_to(core, grown))
 
 
 def _connected_to(core: BoolPlane, plane: BoolPlane) -> BoolPlane:
@@ -311,7 +313,7 @@ def _connected_to(core: BoolPlane, plane: BoolPlane) -> BoolPlane:
     return np.asarray(keep[labels])
 
 
-def _body_pieces(loose: BytePlane, breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
+def _body_pieces(loose: BoolPlane, breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
     """Pieces of pectoral muscle, axilla or abdomen: lit, apart from the breast, at its chest wall.
 
     A band along the whole upper or lower edge is a border, a faint one is glow: no body.
@@ -321,7 +323,7 @@ def _body_pieces(loose: BytePlane, breast: BoolPlane, rise: FloatPlane) -> BoolP
     rows, columns = breast.shape
     near_edge = (np.s_[:, :3], np.s_[:, -3:])
     wall = max(near_edge, key=lambda edge: int(breast[edge].sum()))
-    rest = cv2.morphologyEx(loose & ~breast, cv2.MORPH_OPEN, _disk(1))
+    rest = cv2.morphologyEx((loose & ~breast).astype(np.uint8), cv2.MORPH_OPEN, _disk(1))
     n, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
     at_wall = np.bincount(labels[wall].ravel(), minlength=n) > 0
     area = np.maximum(np.bincount(labels.ravel(), minlength=n), 1)
@@ -331,7 +333,7 @@ def _body_pieces(loose: BytePlane, breast: BoolPlane, rise: FloatPlane) -> BoolP
     accepted = at_wall & ~border & (mean_rise > BODY_MIN_RISE)
     accepted[0] = False
     pieces = np.asarray(accepted[labels]).astype(np.uint8)
-    return (cv2.dilate(pieces, _disk(3)) > 0) & (loose > 0)
+    return (cv2.dilate(pieces, _disk(3)) > 0) & loose
 
 
 def _edge_glow(breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
@@ -368,11 +370,7 @@ def _glow_strip(breast: BoolPlane, rise: FloatPlane) -> tuple[int, int]:
     strip = np.s_[start : start + length, :reach]
     median_rise = float(np.median(rise[strip][breast[strip]]))
     for min_length, max_rise, max_unevenness in GLOW_STRIPS:
-        if (
-            length >= min_length * rows
-            and median_rise <= max_rise
-            and uneven <= max_unevenness
-        ):
+        if length >= min_length * rows and median_rise <= max_rise and uneven <= max_unevenness:
             narrow = widths[start : start + length] <= max(usual + 1.0, 1.15 * usual)
             return start + int(np.flatnonzero(narrow)[-1]) + 1, reach
     return 0, 0

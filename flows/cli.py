@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -70,8 +70,12 @@ def _takes_settings(command: Any) -> Any:
         Path | None,
         typer.Option("--config", help="TOML file of settings; options given here override it."),
     ]
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name])
+        for p in inspect.signature(command).parameters.values()
+        if p.name != "settings"
+    ]
     options = _settings_options()
     names = {p.name for p in options}
 
@@ -139,6 +143,7 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages ask an outside host
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",  # the flow logs a line a shard
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, steps
+from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
 from storage.errors import MammosiftError
@@ -43,6 +43,7 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
 
     A run in a workspace that an earlier one left unfinished goes on where that one stopped.
     """
+    temporary_server.end_with_this_process()
     workspace = Workspace.create(settings.out)
     workspace.remove_abandoned()
     run = RunRecord(workspace, settings)
@@ -167,6 +168,7 @@ def _embed(
             "learning_rate",
             "precision",
             "seed",
+            "training_threads",
         )
     )
     with run.stage("encoder") as stage:

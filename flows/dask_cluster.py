@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,13 +32,18 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:
         with Client(address, timeout="60s") as client:
             yield client
         return
-    scratch = {"temporary-directory": tempfile.gettempdir()}
+    local = {
+        "temporary-directory": tempfile.gettempdir(),
+        # waiting threads sleep: spinning ones cost ten times the work on a machine that is shared
+        "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
+    }
     with (
-        dask.config.set(scratch),
+        dask.config.set(local),
         LocalCluster(
             n_workers=workers or os.cpu_count() or 1,
             threads_per_worker=1,

@@ -250,7 +250,9 @@ def _with_lesions(film: Mammogram, lesions: list[Lesion], warnings: list[str]) -
     worst = worst_pathology(lesion.pathology for lesion in (*film.lesions, *lesions))
     label = film.label
     if label == "normal":
-        warnings.append(f"{film.source}: labelled normal, but it has a lesion; taken as {worst}.")
+        warnings.append(
+            f"{film.source}: labelled normal, but it has a lesion; taken as {worst or 'unknown'}."
+        )
         label = worst
     return replace(film, lesions=(*film.lesions, *lesions), label=label or worst)
 

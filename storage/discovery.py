@@ -226,10 +226,17 @@ def _walk_unseen(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if name.startswith("."):
             continue
         path = folder / name
-        if path.is_dir():
+        if _is_folder(path):
             yield from _walk_unseen(path, seen)
         elif _is_candidate(path):
             yield path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_candidate(path: Path) -> bool:
@@ -238,9 +245,9 @@ def _is_candidate(path: Path) -> bool:
         return False
     if suffix in formats.SUFFIXES:
         return True
-    if not path.is_file():  # a pipe would wait for ever
-        return False
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return False
         with path.open("rb") as file:
             head = file.read(formats.HEAD_BYTES)
     except OSError:

@@ -48,6 +48,7 @@ class EncoderSettings:
     learning_rate: float
     precision: Literal["auto", "float32", "bfloat16"]
     seed: int
+    training_threads: int | None
 
 
 @dataclass(frozen=True)
@@ -125,23 +126,29 @@ def train_encoder(
             validation_loss=record.validation_loss,
         )
 
-    result = training.train(
-        tile_source.ArrayTiles(train_tiles),
-        config,
-        training.TrainingSettings(
-            max_epochs=settings.max_epochs,
-            patience=settings.patience,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            precision=settings.precision,
-        ),
-        validation_tiles=tile_source.ArrayTiles(validation_tiles),
-        seed=settings.seed,
-        checkpoint=lambda data: workspace.write_bytes(state, data),
-        resume=workspace.read_bytes(state) if workspace.exists(state) else None,
-        on_epoch=on_epoch,
-        n_threads=os.cpu_count(),
-    )
+    def train(resume: bytes | None) -> training.TrainingResult:
+        return training.train(
+            tile_source.ArrayTiles(train_tiles),
+            config,
+            training.TrainingSettings(
+                max_epochs=settings.max_epochs,
+                patience=settings.patience,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                precision=settings.precision,
+            ),
+            validation_tiles=tile_source.ArrayTiles(validation_tiles),
+            seed=settings.seed,
+            checkpoint=lambda data: workspace.write_bytes(state, data),
+            resume=resume,
+            on_epoch=on_epoch,
+            n_threads=settings.training_threads or os.cpu_count(),
+        )
+
+    try:
+        result = train(workspace.read_bytes(state) if workspace.exists(state) else None)
+    except checkpoints.CheckpointError:  # the state of the killed run is damaged: from the start
+        result = train(None)
     with workspace.write_shard(KIND, key) as writer:
         writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
         writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())

@@ -173,6 +173,14 @@ class CurationSettings(BaseModel):
         "Precision", "Arithmetic of training; auto takes the faster one.", default="auto"
     )
 
+    training_threads: int | None = _field(
+        "Training threads",
+        "CPU threads of training; default: all cores. The same number gives the same weights.",
+        default=None,
+        ge=1,
+        le=1024,
+    )
+
     # -- clusters ----------------------------------------------------------------------------
     cluster_method: Literal["hdbscan", "dbscan", "kmeans"] = _field(
         "Clusterer", "Gives cluster_label and outlier_score of the manifest.", default="hdbscan"

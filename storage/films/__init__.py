@@ -137,7 +137,6 @@ def read_pixels(
     Returns
     -------
     ndarray of uint8 or uint16, shape (rows, columns)
-        Writable only where the decoder gave it so: treat it as read-only.
 
     Raises
     ------
@@ -188,11 +187,19 @@ def _film_errors_only(source: str) -> Iterator[None]:
     except OSError as error:
         raise unreadable(source, error) from None
     except Exception as error:
-        raise CorruptFilm(
-            source,
-            f"The file cannot be decoded ({type(error).__name__}).",
-            "Fetch the file again; if it opens elsewhere, convert it to 16-bit PNG or TIFF.",
-        ) from None
+        raise _undecodable(source, error) from None
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a panic of the RLE decoder, which is in Rust
+            raise
+        raise _undecodable(source, error) from None
+
+
+def _undecodable(source: str, error: BaseException) -> CorruptFilm:
+    return CorruptFilm(
+        source,
+        f"The file cannot be decoded ({type(error).__name__}).",
+        "Fetch the file again; if it opens elsewhere, convert it to 16-bit PNG or TIFF.",
+    )
 
 
 def unreadable(source: str, error: OSError) -> UnreadableFilm:

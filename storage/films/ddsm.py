@@ -189,18 +189,21 @@ def _with_overlay(film: Mammogram, overlay: Path, source: str, *, placed: bool) 
 
 
 def worst_pathology(pathologies: Iterable[str | None]) -> str | None:
-    """Label of a film: the worst of its findings; None where none is proven.
+    """Label of a film: the worst of its findings; None where one that might be worse is unproven.
 
     Examples
     --------
     >>> worst_pathology(["benign", "malignant", None])
     'malignant'
+    >>> worst_pathology(["benign", None]) is None
+    True
     """
     found = set(pathologies)
-    for pathology in ("malignant", "benign", "benign_without_callback"):
-        if pathology in found:
-            return pathology
-    return None
+    if "malignant" in found:
+        return "malignant"
+    if not found or not found <= {"benign", "benign_without_callback"}:
+        return None
+    return "benign" if "benign" in found else "benign_without_callback"
 
 
 def _folder_says_normal(source: str) -> bool:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import CorruptFilm, OversizedFilm, UnsupportedFilm
-from storage.films import names
+from storage.films import codestreams, names
 from storage.films.bounds import check_size, ends_early
 from storage.films.pictures import Grey
 from storage.records import Mammogram, Role
@@ -39,6 +40,9 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_HEADER_BYTES = 1 << 26
 _MAX_META_BYTES = 1 << 20
+_USED_WITH_PIXELS = ("PixelRepresentation", "HighBit", "RescaleSlope", "RescaleIntercept")
+_PLUGINS = ("pylibjpeg", "pyjpegls")
+"""Of pydicom. One decodes a frame, and no other is asked when it refuses."""
 _END_OF_CODESTREAM = b"\xff\xd9"
 """EOI of JPEG and JPEG-LS, EOC of JPEG 2000."""
 
@@ -119,7 +123,7 @@ def read_header(
     CorruptFilm, OversizedFilm
         See the text.
     """
-    with _opened(path, source, max_film_megapixels) as picture:
+    with _opened(path, source, max_film_megapixels) as picture, _quiet():
         dataset = picture.dataset
         if not any_modality:
             _check_modality(dataset, source)
@@ -183,9 +187,17 @@ def read_pixels(
         Where the frame is cut off or the decoder refuses it.
     """
     with _opened(path, source, max_film_megapixels) as picture:
-        frame = _frame(picture, source)
-        stored = _decode(picture, frame, source)
+        stored = _stored(picture, source)
         return _displayed(picture.dataset, stored, apply_voi=apply_voi)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Whole-numbered values and the range that the header allows them."""
+
+    array: npt.NDArray[Any]
+    lowest: int
+    highest: int
 
 
 # -- opening ---------------------------------------------------------------------------------------
@@ -206,6 +218,8 @@ def _opened(path: Path, source: str, max_film_megapixels: float) -> Iterator[_Pi
         with _quiet():
             picture = _read_to_pixels(file, source, max_film_megapixels)
             _check_picture(picture, source, max_film_megapixels)
+            for keyword in _USED_WITH_PIXELS:  # converted, and complained of, at first use
+                picture.dataset.get(keyword)
         yield picture
 
 
@@ -336,7 +350,8 @@ def _check_syntax(picture: _Picture, source: str) -> None:
     from pydicom.uid import UID
 
     try:
-        usable = get_decoder(UID(picture.syntax or "")).is_available
+        available = get_decoder(UID(picture.syntax or "")).available_plugins
+        usable = any(name in available for name in _PLUGINS)
     except NotImplementedError:
         usable = False
     if not usable:
@@ -485,42 +500,74 @@ def _fragments(picture: _Picture, source: str) -> list[tuple[int, int]]:
 
 
 def _frame(picture: _Picture, source: str) -> bytes:
-    """Bytes of the frame: fragments joined, or the uncompressed pixels."""
-    file = picture.file
-    if not picture.encapsulated:
-        dataset = picture.dataset
-        file.seek(picture.pixels_at)
-        n_bytes = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-        return file.read(n_bytes + n_bytes % 2)
+    """Bytes of the compressed frame: its fragments joined."""
     parts = []
     for at, length in _fragments(picture, source):
-        file.seek(at)
-        parts.append(file.read(length))
+        picture.file.seek(at)
+        parts.append(picture.file.read(length))
     frame = parts[0] if len(parts) == 1 else b"".join(parts)
     if picture.syntax != _RLE and not frame[-64:].rstrip(b"\0\xff").endswith(_END_OF_CODESTREAM):
         raise ends_early(source, "its compressed frame has no end marker")
     return frame
 
 
-def _decode(picture: _Picture, frame: bytes, source: str) -> npt.NDArray[Any]:
-    """Stored values, signed or unsigned, in native byte order; shape (rows, columns)."""
+def _stored(picture: _Picture, source: str) -> _Values:
+    """Stored values, signed or not, in native byte order; shape (rows, columns)."""
     dataset = picture.dataset
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     signed = _int(dataset, "PixelRepresentation", 0) == 1
-    if picture.encapsulated and picture.syntax != _RLE:
-        with _quiet():
-            return _decode_by_plugin(picture, frame, signed=signed)
-    if picture.encapsulated:
+    if not picture.encapsulated:
+        values = _native(picture, rows * columns, bits)
+    elif picture.syntax == _RLE:
         import rle.rle  # type: ignore[import-not-found]
 
-        frame, order = rle.rle.decode_frame(frame, rows * columns, bits, "<"), "<"
+        frame = _frame(picture, source)
+        _check_segments(frame, bits // 8, source)
+        frame = rle.rle.decode_frame(frame, rows * columns, bits, "<")
+        values = np.frombuffer(frame, f"<u{bits // 8}")
     else:
-        order = "<" if picture.little_endian else ">"
-        if bits == 8 and order == ">" and picture.vr == "OW":  # bytes lie in big-endian words
-            frame = np.frombuffer(frame, ">u2").astype("<u2").tobytes()
-    unsigned = np.frombuffer(frame, f"{order}u{bits // 8}", rows * columns)
-    values = unsigned.astype(unsigned.dtype.newbyteorder("="), copy=False).reshape(rows, columns)
-    return _without_unused_bits(values, dataset, signed=signed)
+        frame = _frame(picture, source)
+        _check_codestream(frame, rows, columns, source)
+        with _quiet():
+            return _with_range(_decoded_by_plugin(picture, frame, signed=signed), dataset)
+    native = values.astype(values.dtype.newbyteorder("="), copy=False).reshape(rows, columns)
+    cleared = _without_unused_bits(native, dataset, signed=signed)
+    return _Values(cleared, *_range(dataset, signed=signed))
+
+
+def _native(picture: _Picture, n_pixels: int, bits: int) -> npt.NDArray[Any]:
+    """Uncompressed pixels in the file's byte order; 8 bits in big-endian words are swapped."""
+    order = "<" if picture.little_endian else ">"
+    in_words = bits == 8 and order == ">" and picture.vr == "OW"
+    data = np.empty(n_pixels * bits // 8 + (n_pixels % 2 if in_words else 0), np.uint8)
+    picture.file.seek(picture.pixels_at)
+    picture.file.readinto(data.data)  # type: ignore[attr-defined]
+    if in_words:
+        return data.view(np.uint16).byteswap().view(np.uint8)[:n_pixels]
+    return data.view(f"{order}u{bits // 8}")
+
+
+def _check_segments(frame: bytes, n_segments: int, source: str) -> None:
+    """Refuse an RLE header (PS3.5 G.5) that does not fit its frame: the decoder panics on some."""
+    words = np.frombuffer(frame[:64].ljust(64, b"\0"), "<u4")
+    ends = [*words[1 : n_segments + 1].tolist(), len(frame)]
+    if words[0] != n_segments or ends[0] != 64 or any(a >= b for a, b in pairwise(ends)):
+        raise CorruptFilm(
+            source,
+            "The RLE frame's table of segments does not fit it.",
+            "Fetch the file again from where it came.",
+        )
+
+
+def _check_codestream(frame: bytes, rows: int, columns: int, source: str) -> None:
+    found = codestreams.size(frame)
+    if found != (rows, columns):
+        said = f"{found[0]} x {found[1]}" if found else "no size"
+        raise CorruptFilm(
+            source,
+            f"The compressed frame states {said}, the header {rows} x {columns}.",
+            "Fetch the file again from where it came.",
+        )
 
 
 def _without_unused_bits(
@@ -543,7 +590,7 @@ def _without_unused_bits(
     return cleared
 
 
-def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.NDArray[Any]:
+def _decoded_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.NDArray[Any]:
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
@@ -563,7 +610,10 @@ def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.N
         "pixel_keyword": "PixelData",
     }
     decoder = get_decoder(syntax)
-    values, _ = decoder.as_array(encapsulate([frame]), index=0, raw=True, **options)
+    plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
+    values, _ = decoder.as_array(
+        encapsulate([frame]), index=0, raw=True, decoding_plugin=plugins[0], **options
+    )
     array: npt.NDArray[Any] = values
     return array
 
@@ -571,20 +621,12 @@ def _decode_by_plugin(picture: _Picture, frame: bytes, *, signed: bool) -> npt.N
 # -- from stored values to grey --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Values:
-    """Whole-numbered values and the range that the header allows them."""
-
-    array: npt.NDArray[Any]
-    lowest: int
-    highest: int
-
-
-def _displayed(dataset: Dataset, stored: npt.NDArray[Any], *, apply_voi: bool) -> Grey:
-    values = _modal(dataset, _with_range(dataset, stored))
+def _displayed(dataset: Dataset, stored: _Values, *, apply_voi: bool) -> Grey:
     if apply_voi and ("VOILUTSequence" in dataset or "WindowWidth" in dataset):
         with _quiet():
             values = _windowed(dataset, stored)
+    else:
+        values = _modal(dataset, stored)
     if values.lowest < 0 or values.highest > 65535:
         moved = values.array.astype(np.int64) - values.lowest
         values = _Values(moved, 0, values.highest - values.lowest)
@@ -596,18 +638,20 @@ def _displayed(dataset: Dataset, stored: npt.NDArray[Any], *, apply_voi: bool) -
     return array.astype(np.uint16, copy=False)
 
 
-def _with_range(dataset: Dataset, stored: npt.NDArray[Any]) -> _Values:
+def _range(dataset: Dataset, *, signed: bool) -> tuple[int, int]:
+    """Lowest and highest value that Bits Stored allows."""
     bits = _bits_stored(dataset)
-    if np.issubdtype(stored.dtype, np.signedinteger):
-        values = _Values(stored, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-    else:
-        values = _Values(stored, 0, (1 << bits) - 1)
-    if bits < 8 * stored.dtype.itemsize and (
-        int(stored.min()) < values.lowest or int(stored.max()) > values.highest
-    ):  # a compressed frame may hold more bits than its header says
-        limits = np.iinfo(stored.dtype)
-        return _Values(stored, int(limits.min), int(limits.max))
-    return values
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def _with_range(array: npt.NDArray[Any], dataset: Dataset) -> _Values:
+    """Values of a compressed frame, which may hold more bits than its header says."""
+    signed = np.issubdtype(array.dtype, np.signedinteger)
+    lowest, highest = _range(dataset, signed=signed)
+    if int(array.min()) < lowest or int(array.max()) > highest:
+        limits = np.iinfo(array.dtype)
+        lowest, highest = int(limits.min), int(limits.max)
+    return _Values(array, lowest, highest)
 
 
 def _modal(dataset: Dataset, values: _Values) -> _Values:
@@ -640,17 +684,16 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     return (slope, intercept) if usable else (1.0, 0.0)
 
 
-def _windowed(dataset: Dataset, stored: npt.NDArray[Any]) -> _Values:
+def _windowed(dataset: Dataset, stored: _Values) -> _Values:
     """First VOI LUT or window of real-world values; 8 bits where Bits Stored is up to 8."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-    shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset, index=0)
+    shown = apply_voi_lut(apply_modality_lut(stored.array, dataset), dataset, index=0)
     if dataset.get("VOILUTSequence"):
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         return _Values(shown, 0, max((1 << bits) - 1, int(shown.max())))
-    whole = _with_range(dataset, stored)
     slope, intercept = _rescale(dataset)
-    ends = sorted(slope * end + intercept for end in (whole.lowest, whole.highest))
+    ends = sorted(slope * end + intercept for end in (stored.lowest, stored.highest))
     full_scale = 255 if _bits_stored(dataset) <= 8 else 65535
     scaled = np.clip((shown - ends[0]) / (ends[1] - ends[0]), 0, 1) * full_scale
     return _Values(np.rint(scaled).astype(np.int64), 0, full_scale)

@@ -16,6 +16,7 @@ _LOSSY_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})
 _LOSSLESS_HUFFMAN = 0xC3
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 4096
+_MAX_STRAY_BYTES = 1024
 _TAIL_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
 
@@ -30,6 +31,12 @@ class JpegHeader(PictureHeader):
     """Of a lossless file, 1 to 7; else 0."""
     has_application_marker: bool
     """JFIF, Exif, Adobe or another APPn segment."""
+    restart_interval: int
+    """Samples between restarts; 0 for none."""
+    code_table: bytes
+    """Of the scan: how many codes there are of 1 to 16 bits, then their values."""
+    samples_at: int
+    """Where in the file the entropy-coded bytes begin."""
     has_end_marker: bool
     """A file without one was cut off; decoders give it out as whole."""
 
@@ -42,8 +49,8 @@ def read_header(path: Path, *, source: str, max_film_megapixels: float) -> JpegH
     OversizedFilm, CorruptFilm
         Where it asks for too many pixels; where no frame or scan begins, or the file is cut off.
     UnsupportedFilm
-        For two or four components, arithmetic coding, hierarchical files, and in a lossless file
-        restart intervals or a point transform.
+        For two or four components, arithmetic coding, hierarchical files, and a lossless file
+        with a point transform.
     """
     header = scan(path, source=source)
     check_size(header.rows, header.columns, source=source, max_film_megapixels=max_film_megapixels)
@@ -84,7 +91,8 @@ def _has_end_marker(file: BinaryIO) -> bool:
 def _read_markers(file: BinaryIO, source: str) -> JpegHeader:
     file.seek(2)
     frame: tuple[int, bytes] | None = None
-    application = restarts = False
+    tables: dict[int, bytes] = {}
+    application, restart_interval = False, 0
     for _ in range(_MAX_SEGMENTS):
         marker = _next_marker(file)
         if marker is None:
@@ -97,28 +105,48 @@ def _read_markers(file: BinaryIO, source: str) -> JpegHeader:
         elif 0xE0 <= marker <= 0xEF:
             application = True
         elif marker == 0xDD:
-            restarts = int.from_bytes(body, "big") > 0
+            restart_interval = int.from_bytes(body[:2], "big")
+        elif marker == 0xC4:
+            tables |= _code_tables(body)
         elif marker == 0xDA:
             if frame is None or len(frame[1]) < 6 or len(body) < 4:
                 break
-            return _described(frame, body, application, restarts, source)
+            header = _described(frame, body, source)
+            return replace(
+                header,
+                has_application_marker=application,
+                restart_interval=restart_interval,
+                code_table=tables.get(body[2] >> 4, b""),
+                samples_at=file.tell(),
+            )
     raise CorruptFilm(
         source, "No scan follows the JPEG headers.", "Fetch the file again from where it came."
     )
 
 
 def _next_marker(file: BinaryIO) -> int | None:
-    byte = file.read(1)
-    while byte and byte != b"\xff":
-        byte = file.read(1)
+    skipped = 0
+    while (byte := file.read(1)) != b"\xff":  # stray bytes before a marker, which occur, but few
+        skipped += 1
+        if not byte or skipped > _MAX_STRAY_BYTES:
+            return None
     while byte == b"\xff":
         byte = file.read(1)
     return byte[0] if byte else None
 
 
-def _described(
-    frame: tuple[int, bytes], scan_body: bytes, application: bool, restarts: bool, source: str
-) -> JpegHeader:
+def _code_tables(body: bytes) -> dict[int, bytes]:
+    """Tables of class 0 in a DHT segment, by their number."""
+    tables = {}
+    while len(body) >= 17:
+        n_values = sum(body[1:17])
+        if body[0] >> 4 == 0:
+            tables[body[0] & 15] = body[1 : 17 + n_values]
+        body = body[17 + n_values :]
+    return tables
+
+
+def _described(frame: tuple[int, bytes], scan_body: bytes, source: str) -> JpegHeader:
     marker, body = frame
     lossless = marker == _LOSSLESS_HUFFMAN
     if not lossless and marker not in _LOSSY_HUFFMAN:
@@ -129,11 +157,10 @@ def _described(
         )
     predictor = scan_body[-3]
     point_transform = scan_body[-1] & 15
-    if lossless and (restarts or point_transform or not 1 <= predictor <= 7 or body[5] != 1):
+    if lossless and (point_transform or not 1 <= predictor <= 7 or body[5] != 1):
         raise UnsupportedFilm(
             source,
-            "The lossless JPEG has restart intervals, a point transform, several components or an"
-            " unknown predictor.",
+            "The lossless JPEG has a point transform, several components or an unknown predictor.",
             "Convert it to 16-bit PNG or TIFF without loss.",
         )
     return JpegHeader(
@@ -143,7 +170,10 @@ def _described(
         components=body[5],
         lossless=lossless,
         predictor=predictor if lossless else 0,
-        has_application_marker=application,
+        has_application_marker=False,
+        restart_interval=0,
+        code_table=b"",
+        samples_at=0,
         has_end_marker=False,
     )
 
@@ -161,5 +191,8 @@ def pixels(data: bytes, header: JpegHeader, *, source: str) -> Grey:
     import imagecodecs
 
     if header.lossless:
-        return ljpeg.decode(data, header)
+        values, whole_rows = ljpeg.decode(data, header)
+        if whole_rows < header.rows:
+            raise ends_early(source, f"only {whole_rows} of its {header.rows} rows are whole")
+        return values
     return grey(imagecodecs.jpeg_decode(data), alpha=False, source=source)

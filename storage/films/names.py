@@ -15,8 +15,8 @@ _DDSM = re.compile(
 _CBIS = re.compile(
     r"(Mass|Calc)-(?:Training|Test)_(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)(?:_(\d+))?(?!\d)"
 )
-_SIDE = re.compile(r"(?<![A-Za-z])(LEFT|RIGHT|L|R)(?=(?:CC|MLO|ML|LM|XCCL)?(?![A-Za-z]))", re.I)
-_VIEW = re.compile(r"(?<![A-Za-z])[LR]?(XCCL|XCCM|MLO|LMO|CC|ML|LM)(?![A-Za-z])", re.I)
+_SIDE = re.compile(r"(?<![A-Za-z0-9])(LEFT|RIGHT|L|R)(?=(?:CC|MLO|ML|LM|XCCL)?(?![A-Za-z]))", re.I)
+_VIEW = re.compile(r"(?<![A-Za-z0-9])[LR]?(XCCL|XCCM|MLO|LMO|CC|ML|LM)(?![A-Za-z])", re.I)
 
 VIEWS = frozenset({"CC", "MLO", "ML", "LM", "XCCL", "XCCM", "LMO", "FB", "SIO", "ISO", "CV", "AT"})
 """Views that are told apart; DICOM's View Code abbreviations."""

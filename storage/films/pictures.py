@@ -78,19 +78,18 @@ def grey(pixels: npt.NDArray[Any], *, alpha: bool, source: str) -> Grey:
 def _grey_of_colours(pixels: npt.NDArray[Any], full_scale: int, source: str) -> Grey:
     import cv2
 
-    red, green, blue = cv2.split(np.ascontiguousarray(pixels))
-    difference = max(
-        int(cv2.absdiff(red, green).max(initial=0)), int(cv2.absdiff(green, blue).max(initial=0))
-    )
+    pixels = np.ascontiguousarray(pixels)
+    red, green, blue = (cv2.extractChannel(pixels, n) for n in range(3))
+    difference = max(int(cv2.norm(red, other, cv2.NORM_INF)) for other in (green, blue))
     if difference == 0:
-        return cast(Grey, red)
+        return cast("Grey", red)
     if difference > COLOUR_TOLERANCE * full_scale:
         raise UnsupportedFilm(
             source,
             f"The picture is coloured: its channels differ by up to {difference} of {full_scale}.",
             "Save the film as grey; move photographs elsewhere.",
         )
-    return cast(Grey, cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))
+    return cast("Grey", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
 
 
 def check_shape(pixels: Grey, rows: int, columns: int, *, source: str) -> None:

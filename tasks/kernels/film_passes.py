@@ -6,6 +6,7 @@ Every function releases the GIL and runs on one core; the callers fan out over f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -103,9 +104,7 @@ _block_statistics_compiled = _compiled(_block_statistics)
 _tile_histograms_compiled = _compiled(_tile_histograms)
 
 
-def look_up(
-    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], table: UInt16Array
-) -> UInt16Array:
+def look_up(pixels: npt.NDArray[Any], table: UInt16Array) -> UInt16Array:
     """Replace every pixel by the table's entry for it.
 
     Parameters

@@ -24,6 +24,7 @@ def screen_film(
     dark_level: float = DEFAULT_DARK_LEVEL,
     lesion_mask: npt.NDArray[np.bool_] | None = None,
     context: FilmContext | None = None,
+    context_film: npt.NDArray[np.uint16] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns of the tile table that come from pixels.
 
@@ -39,6 +40,9 @@ def screen_film(
         True inside annotated lesions. None: not known.
     context : FilmContext, optional
         Of this film; found where not given.
+    context_film : uint16, (rows, columns), optional
+        The film on the scale of `tasks.kernels.intensity.normalise_for_context`, which the map and
+        the black screen look at; `film` itself where not given. It differs on calibrated films.
 
     Returns
     -------
@@ -46,10 +50,14 @@ def screen_film(
         lesion_fraction (float32, NaN where not known), dark_fraction, mean, std, p01, p99, entropy,
         breast_fraction, foreign_fraction, context_score (float32) and is_black (bool).
     """
-    context = film_context(film) if context is None else context
+    if context is None:
+        context = film_context(film if context_film is None else context_film)
     figures = intensity_figures(film, boxes, dark_level=dark_level)
+    counts = figures.counts
+    if context_film is not None and context_film is not film:
+        counts = intensity_figures(context_film, boxes).counts
     breast, foreign = box_shares(context, boxes)
-    content = content_fraction(figures.counts, ground_in_boxes(context, boxes))
+    content = content_fraction(counts, ground_in_boxes(context, boxes))
     return {
         "lesion_fraction": lesion_fractions(lesion_mask, boxes),
         "dark_fraction": figures.dark_fraction,

@@ -24,7 +24,8 @@ SCANNERS = ("dba", "howtek-mgh", "howtek-ismd", "lumisys")
 _ROBUST_MARGIN = 0.03
 _ROBUST_QUANTILES = (0.005, 0.99)
 _ROBUST_HEADROOM = (0.02, 0.25)
-_ROBUST_SAMPLES = 400_000
+_ROBUST_SAMPLES = 100_000
+_DBA_NOISE_LEVEL = 16.0  # grey levels, of 65535, below which a logarithm would show noise alone
 
 _Pixels = TypeVar("_Pixels", bound=np.generic)
 
@@ -82,8 +83,9 @@ def normalise(
     scanner : str or None
         A name in `SCANNERS`; any other name counts as unknown.
     bits_stored : int or None
-        Bits of the source. Calibrations for 12 bits are applied only where the source has at most
-        12; a picture of 8 bits is no longer what the digitiser wrote and takes the robust scale.
+        Bits of the source; the pixels' own type where None. A calibration for 12 bits is applied
+        only to levels of 9 to 12 bits, one for 16 bits only to more than 12: a picture that was
+        rescaled is no longer what the digitiser wrote, and takes the robust scale.
 
     Returns
     -------
@@ -96,61 +98,101 @@ def normalise(
     """
     if pixels.ndim != 2 or not pixels.size:
         raise ValueError(f"a film is a plane of pixels, not an array of shape {pixels.shape}.")
-    calibrated = scanner is not None and _calibration_applies(pixels, scanner, bits_stored)
-    if pixels.dtype in (np.uint8, np.uint16):
+    calibrated = scanner if _calibration_applies(pixels, scanner, bits_stored) else None
+    bounds = (0.0, 1.0) if calibrated else robust_range(pixels)
+    if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
         from tasks.kernels.film_passes import look_up
 
-        levels = np.arange(int(np.iinfo(pixels.dtype).max) + 1, dtype=np.float64)
-        bounds = (0.0, 1.0) if calibrated else robust_range(pixels)
-        table = _on_scale(levels, scanner if calibrated else None, bounds)
-        return look_up(np.ascontiguousarray(pixels), table)  # type: ignore[arg-type]
-    finite = np.nan_to_num(pixels.astype(np.float64))
-    bounds = (0.0, 1.0) if calibrated else robust_range(finite)
-    return _on_scale(finite, scanner if calibrated else None, bounds)
+        levels = np.arange(256 if pixels.dtype == np.uint8 else 65536, dtype=np.float64)
+        return look_up(np.ascontiguousarray(pixels), _on_scale(levels, calibrated, bounds))
+    return _on_scale(np.nan_to_num(pixels.astype(np.float64)), calibrated, bounds)
 
 
-def robust_range(pixels: npt.NDArray[_Pixels]) -> tuple[float, float]:
+def normalise_for_context(
+    pixels: npt.NDArray[_Pixels], *, scanner: str | None, bits_stored: int | None
+) -> npt.NDArray[np.uint16]:
+    """Put a film on the scale on which its map is drawn and its black tiles are found.
+
+    Always a robust scale, and always linear in density: optical density is cut off at 3.0, where
+    the ground of a film and much of its skin line lie beyond. The grey levels of most digitisers
+    are linear in density as they come; those of ``dba`` in transmitted light, and their logarithm
+    is taken. Films without calibration get what `normalise` gives.
+
+    Parameters
+    ----------
+    pixels, scanner, bits_stored
+        As for `normalise`.
+
+    Returns
+    -------
+    uint16, (rows, columns)
+    """
+    logarithmic = scanner == "dba" and _calibration_applies(pixels, scanner, bits_stored)
+    if not logarithmic or pixels.dtype != np.uint16:
+        return normalise(pixels, scanner=None, bits_stored=bits_stored)
+    from tasks.kernels.film_passes import look_up
+
+    logarithms = np.log10(np.arange(65536) + _DBA_NOISE_LEVEL)
+    bounds = robust_range(pixels, logarithms)
+    return look_up(np.ascontiguousarray(pixels), _on_scale(logarithms, None, bounds))
+
+
+def robust_range(
+    pixels: npt.NDArray[_Pixels], levels: npt.NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """Levels of a film that become 0 and 1 on the scale.
 
     Taken over the film without its outer 3 % (white borders) and without the pixels at its two
-    extreme values (redaction, padding, saturated lettering): the 0.5th percentile less 2 %, and the
-    99th percentile plus 25 % of the distance between them, neither beyond the film's own extremes.
-    The headroom keeps calcifications and clips off the upper end.
+    extreme values (redaction, padding, saturated lettering): the 0.5th percentile less 2 % of the
+    distance to the 99th, and the 99th plus 25 % of it, neither beyond the film's own extremes. The
+    headroom keeps calcifications and clips off the upper end.
 
     Parameters
     ----------
     pixels : (rows, columns)
+    levels : float64, optional
+        Rising; level of each pixel value. The values themselves by default.
 
     Returns
     -------
     low, high : float
-        In the units of `pixels`; ``low < high`` always.
+        In the units of `levels`; ``low < high`` always.
     """
     rows, columns = pixels.shape
     top, left = int(rows * _ROBUST_MARGIN), int(columns * _ROBUST_MARGIN)
     inner = pixels[top : rows - top, left : columns - left]
     step = max(1, int(np.sqrt(inner.size / _ROBUST_SAMPLES)))
-    sample = np.sort(inner[::step, ::step], axis=None).astype(np.float64)
-    darkest, brightest = float(sample[0]), float(sample[-1])
+    values, most = inner[::step, ::step], pixels.max()
+    sample = np.sort(np.nan_to_num(_levels_of(values, levels)), axis=None)
+    brightest = float(np.nan_to_num(_levels_of(most, levels)))
     within = sample[
-        np.searchsorted(sample, darkest, "right") : np.searchsorted(sample, brightest, "left")
+        np.searchsorted(sample, sample[0], "right") : np.searchsorted(sample, sample[-1], "left")
     ]
+    least_span = 1.0 if levels is None else float(np.diff(levels).min())
     if not within.size:
-        return darkest, max(brightest, darkest + 1.0)
+        return float(sample[0]), max(brightest, float(sample[0]) + least_span)
     low, high = np.quantile(within, _ROBUST_QUANTILES)
-    span = max(float(high - low), 1.0)
-    low = max(darkest, low - _ROBUST_HEADROOM[0] * span)
-    high = min(brightest, high + _ROBUST_HEADROOM[1] * span)
-    return float(low), float(max(high, low + 1.0))
+    span = max(float(high - low), least_span)
+    low = max(float(sample[0]), float(low) - _ROBUST_HEADROOM[0] * span)
+    high = min(brightest, float(high) + _ROBUST_HEADROOM[1] * span)
+    return low, max(high, low + least_span)
+
+
+def _levels_of(
+    values: npt.NDArray[_Pixels], levels: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float64]:
+    return values.astype(np.float64) if levels is None else levels[values]
 
 
 def _calibration_applies(
-    pixels: npt.NDArray[_Pixels], scanner: str, bits_stored: int | None
+    pixels: npt.NDArray[_Pixels], scanner: str | None, bits_stored: int | None
 ) -> bool:
     if scanner not in SCANNERS:
         return False
-    bits = bits_stored if bits_stored is not None else pixels.dtype.itemsize * 8
-    return bits > 12 if scanner == "dba" else 8 < bits <= 16
+    bits = pixels.dtype.itemsize * 8 if bits_stored is None else bits_stored
+    if scanner == "dba":
+        return bits > 12
+    return bits > 8 and float(np.max(pixels)) < 4096
 
 
 def _on_scale(
@@ -162,4 +204,4 @@ def _on_scale(
     else:
         low, high = bounds
         share = (levels - low) / (high - low)
-    return np.rint(np.clip(share, 0.0, 1.0) * FULL_SCALE).astype(np.uint16)
+    return np.asarray(np.rint(np.clip(share, 0.0, 1.0) * FULL_SCALE), np.uint16)

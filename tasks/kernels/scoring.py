@@ -11,21 +11,19 @@ BREAST_SHARE_EVEN = 0.02
 """A tile without foreign content scores 0.5 at this share of breast."""
 
 BREAST_SHARE_EVEN_FOREIGN = 0.05
-"""A tile with clear foreign content scores 0.5 at this share of breast."""
+"""A tile with clear foreign content scores above 0.5 below this share of breast."""
 
 CLEAR_FOREIGN = 0.01
 """Share of foreign content from which on it is clear."""
-
-MIXED_MIN_BREAST = 0.05
-MIXED_MIN_FOREIGN = 0.01
 
 
 def context_score(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> FloatArray:
     """Score tiles by what the film's context says of them: 0 informative, 1 misinformative.
 
-    The odds are ``(even / breast) * (1 + foreign)``, where `even` rises from 2 % to 5 % of breast
-    with the first 1 % of foreign content: monotone, falling with breast, rising with foreign
-    content, and 0.5 where the odds are even.
+    The odds are ``even * (1 + foreign) / breast``, where `even` rises from 2 % to 5 % of breast
+    with the first 1 % of foreign content. A tile with clear foreign content scores at least 0.5
+    however much breast there is beside it: such a mixed tile is for a person to look at. The score
+    never rises with breast and never falls with foreign content.
 
     Parameters
     ----------
@@ -41,11 +39,20 @@ def context_score(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> 
     clear = np.clip(foreign / CLEAR_FOREIGN, 0.0, 1.0)
     even = BREAST_SHARE_EVEN + (BREAST_SHARE_EVEN_FOREIGN - BREAST_SHARE_EVEN) * clear
     weight = even * (1.0 + foreign)
-    return (weight / (weight + breast)).astype(np.float32)
+    return np.maximum(weight / (weight + breast), 0.5 * clear).astype(np.float32)
 
 
 def is_mixed(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tiles with both breast (>= 5 %) and foreign content (>= 1 %): for a person to look at."""
-    return (np.asarray(breast_fraction) >= MIXED_MIN_BREAST) & (
-        np.asarray(foreign_fraction) >= MIXED_MIN_FOREIGN
-    )
+    """Tiles with both breast (>= 5 %) and clear foreign content (>= 1 %).
+
+    Parameters
+    ----------
+    breast_fraction, foreign_fraction : float32, (n_tiles,)
+        [0, 1].
+
+    Returns
+    -------
+    bool, (n_tiles,)
+    """
+    breast, foreign = np.asarray(breast_fraction), np.asarray(foreign_fraction)
+    return np.asarray((breast >= BREAST_SHARE_EVEN_FOREIGN) & (foreign >= CLEAR_FOREIGN))

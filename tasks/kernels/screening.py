@@ -97,14 +97,14 @@ def histogram_quantile(counts: npt.NDArray[np.uint32], share: float) -> FloatArr
     running = counts.cumsum(axis=1, dtype=np.int64)  # (n_tiles, 256)
     wanted = np.ceil(share * running[:, -1:])
     first = (running >= wanted).argmax(axis=1)
-    return ((first * 256 + 127.5) / 65535).astype(np.float32)
+    return np.asarray((first * 256 + 127.5) / 65535, np.float32)
 
 
 def histogram_entropy(counts: npt.NDArray[np.uint32]) -> FloatArray:
     """Shannon entropy in bits of every row of a table of counts, float32, (n_tiles,)."""
     p = counts / counts.sum(axis=1, keepdims=True, dtype=np.float64)
     logs = np.log2(p, out=np.zeros_like(p), where=p > 0)
-    return np.abs((p * logs).sum(axis=1)).astype(np.float32)
+    return np.asarray(np.abs((p * logs).sum(axis=1)), np.float32)
 
 
 def content_fraction(

@@ -128,5 +128,4 @@ def _resampled(source: npt.NDArray[np.uint16], size: int) -> npt.NDArray[np.uint
 
     shrinks = size < source.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resampled: npt.NDArray[np.uint16] = cv2.resize(source, (size, size), interpolation=method)
-    return resampled
+    return np.asarray(cv2.resize(source, (size, size), interpolation=method), np.uint16)

@@ -11,14 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.workspace import Workspace
-from tasks.kernels.thumbnails import shrink, to_8bit
-from tasks.report_page.tiles import STYLES, Tile
+from tasks.kernels.thumbnails import lifted_8bit, shrink, stretched_8bit
+from tasks.report_page.tiles import BLACK, STYLES, Tile
 
 TILE_PX = 128
 """Longest edge of a tile's picture."""
 JPEG_QUALITY = 84
 TITLED_BOXES = 300
 """Boxes of a film that tell their name and score when pointed at."""
+LETTER_PX = {"keep": 60, "black": 60, "misinformative": 22, "review": 22, "other": 22}
+"""Smallest box of a style that its letter is written into; most tiles of a film are kept or black,
+and a letter in each would hide the film."""
+LETTER_APART_PX = 14
 PLAIN_BOXES = 3000
 """Boxes of a film that are drawn without; of more, every so-manieth."""
 
@@ -41,27 +45,30 @@ def jpeg(image: npt.NDArray[np.uint8]) -> bytes:
 def tile_pictures(workspace: Workspace, tiles: Iterable[Tile]) -> dict[str, str]:
     """Pictures of tiles by tile_id, as data URIs; none for tiles whose pixels are not stored.
 
-    One tile is in memory at a time, whatever its size.
+    Their shadows are lifted; black tiles, of which even that shows nothing, are stretched to their
+    own range of intensity. One tile is in memory at a time, whatever its size.
     """
-    by_array: dict[str, dict[int, str]] = {}
+    by_array: dict[str, dict[int, Tile]] = {}
     for tile in tiles:
         if tile.pixels_uri is not None and tile.pixels_index is not None:
-            by_array.setdefault(tile.pixels_uri, {})[tile.pixels_index] = tile.tile_id
+            by_array.setdefault(tile.pixels_uri, {})[tile.pixels_index] = tile
     out: dict[str, str] = {}
     for uri, rows in sorted(by_array.items()):
         _, key, name = uri.split("/")
         array = workspace.shard("tiles", key).array(name)
-        for row, tile_id in sorted(rows.items()):
-            out[tile_id] = data_uri(jpeg(_tile_8bit(np.asarray(array[row]))), "jpeg")
+        for row, tile in sorted(rows.items()):
+            small = _small(np.asarray(array[row]))
+            grey = stretched_8bit(small) if tile.fate == BLACK else lifted_8bit(small)
+            out[tile.tile_id] = data_uri(jpeg(grey), "jpeg")
     return out
 
 
-def _tile_8bit(tile: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+def _small(tile: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     longest = max(tile.shape)
-    if longest > TILE_PX:
-        height, width = (max(1, round(n * TILE_PX / longest)) for n in tile.shape)
-        tile = shrink(tile, height, width)
-    return to_8bit(tile)
+    if longest <= TILE_PX:
+        return tile
+    height, width = (max(1, round(n * TILE_PX / longest)) for n in tile.shape)
+    return shrink(tile, height, width)
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,10 @@ def film_picture(
     rows, columns : int
         Size of the film in source pixels.
     """
-    grey = cv2.imdecode(np.frombuffer(thumbnail_png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
+    decoded = cv2.imdecode(np.frombuffer(thumbnail_png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if decoded is None:
         raise ValueError("the film's small picture is no PNG")
+    grey = np.asarray(decoded, dtype=np.uint8)
     height, width = grey.shape
     across, down = width / columns, height / rows
     order = sorted(
@@ -126,10 +134,18 @@ def film_picture(
         return round(left, 1), round(top, 1), round(w * across, 1), round(h * down, 1)
 
     boxes = []
+    written: list[tuple[float, float]] = []
     for tile in reversed(titled):  # the most telling ones are drawn last, on top
         x, y, w, h = scaled(tile)
         title = f"{tile.tile_id}: {tile.describe()}"
-        letter = tile.style.letter if min(w, h) >= 22 else ""
+        letter = ""
+        apart = all(
+            abs(x - left) >= LETTER_APART_PX or abs(y - top) >= LETTER_APART_PX
+            for left, top in written
+        )
+        if apart and min(w, h) >= LETTER_PX[tile.style.name]:
+            letter = tile.style.letter
+            written.append((x, y))
         boxes.append(Box(tile.style.name, x, y, w, h, title, letter))
     paths = {}
     for name in STYLES:
@@ -170,9 +186,9 @@ def loss_curve(
 ) -> Curve | None:
     """Draw the losses of the epochs 1, 2, ...; None where there is none that is finite."""
     n = len(training)
-    epochs = np.unique(np.linspace(0, n - 1, min(n, 400)).round().astype(int)) if n else []
+    epochs = np.unique(np.linspace(0, n - 1, min(n, 400)).round().astype(int)).tolist()
     series = [
-        [(int(e) + 1, float(v)) for e in epochs if (v := values[e]) is not None and np.isfinite(v)]
+        [(e + 1, float(v)) for e in epochs if (v := values[e]) is not None and np.isfinite(v)]
         for values in (training, validation)
     ]
     losses = [v for points in series for _, v in points]

@@ -28,6 +28,8 @@ from tasks.report_page.tiles import (
 )
 
 BATCH_ROWS = 64 * 1024
+NOISE = -1
+"""Label of the tiles in no cluster."""
 SHEET_TILES = 24
 OUTLIERS = 12
 SHOWN_FILMS = 24
@@ -56,7 +58,9 @@ class Survey:
     exemplars: Sequence[Exemplar] = ()
     tiles: int = 0
     by_fate: Counter[str] = field(default_factory=Counter)
-    by_split: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
+    by_split: dict[str, Counter[str]] = field(
+        default_factory=lambda: {s: Counter() for s in SPLITS}
+    )
     by_scanner: dict[str | None, Counter[str]] = field(default_factory=dict)
     by_label: dict[str | None, Counter[str]] = field(default_factory=dict)
     patients: dict[str, set[str]] = field(default_factory=lambda: {s: set() for s in SPLITS})
@@ -101,11 +105,15 @@ class Survey:
             self.by_scanner.setdefault(row["scanner"], Counter())[fate] += n
             self.by_label.setdefault(row["label"], Counter())[fate] += n
         self.patients[split].update(pc.unique(batch["patient_key"]).to_pylist())
-        flagged = pc.fill_null(pc.greater_equal(batch["misinformative_score"], self.threshold), False)
+        flagged = pc.fill_null(
+            pc.greater_equal(batch["misinformative_score"], self.threshold), False
+        )
         clusters = pa.table({"label": batch["cluster_label"], "flagged": flagged.cast(pa.int64())})
-        for row in clusters.group_by("label").aggregate(
-            [([], "count_all"), ("flagged", "sum")]
-        ).to_pylist():
+        for row in (
+            clusters.group_by("label")
+            .aggregate([([], "count_all"), ("flagged", "sum")])
+            .to_pylist()
+        ):
             if row["label"] is not None:
                 self.cluster_sizes[row["label"]] += row["count_all"]
                 self.cluster_flagged[row["label"]] += row["flagged_sum"]
@@ -126,12 +134,12 @@ class Survey:
         for fate in np.unique(fates):
             here = fates == fate
             if fate == KEEP:
-                add("near_misses", here & scored, score)
+                add("near_misses", here & (score >= self.threshold / 2), score)
             elif fate == BLACK:
                 add(BLACK, here, _floats(batch["p99"]))
             elif fate == MISINFORMATIVE:
                 add(MISINFORMATIVE, here & scored, score)
-                add("near_threshold", here & scored, -score)
+                add("near_threshold", here & (score <= (1 + self.threshold) / 2), -score)
             else:
                 add(str(fate), here, np.where(scored, score, -1.0))
         add("outliers", ~np.isnan(outlier), outlier)
@@ -204,7 +212,8 @@ def _films_of(batch: pa.Table, threshold: float) -> pd.DataFrame:
     grouped = counts.group_by("mammogram_id").aggregate(
         [([], "count_all"), ("flagged", "sum"), ("stored", "sum")]
     )
-    return grouped.to_pandas().rename(
+    films: pd.DataFrame = grouped.to_pandas()
+    return films.rename(
         columns={"count_all": "tiles", "flagged_sum": "flagged", "stored_sum": "stored"}
     )
 

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from storage.manifest import read_manifest
+from storage.schemas import MANIFEST, SCHEMA_VERSION
+from storage.workspace import Workspace
+from tasks.settings import CurationSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def curated(
+    prefect_server: str,
+    film_folder: Path,
+    small: dict[str, int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Workspace, dict[str, Any]]:
+    """A workspace that a run over the made-up films has filled, and the run's record."""
+    from flows.curate import curate
+
+    out = tmp_path_factory.mktemp("curated") / "w"
+    settings = CurationSettings(source=str(film_folder), out=str(out), **small)
+    return Workspace.open(out) if out.exists() else Workspace(out), curate(settings)
+
+
+@pytest.fixture(scope="module")
+def manifest(curated: tuple[Workspace, dict[str, Any]]) -> pd.DataFrame:
+    return read_manifest(curated[0]).to_pandas()
+
+
+def test_the_manifest_has_the_columns_of_the_contract(
+    curated: tuple[Workspace, dict[str, Any]],
+) -> None:
+    parts = sorted(Path(curated[0].path("manifest")).rglob("*.parquet"))
+    assert parts
+    for part in parts:
+        schema = pq.read_schema(part)
+        assert schema.equals(MANIFEST)
+        assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
+        assert part.parent.name in ("split=train", "split=validation", "split=test")
+
+
+def test_every_tile_cut_is_in_the_manifest_once(
+    curated: tuple[Workspace, dict[str, Any]], manifest: pd.DataFrame
+) -> None:
+    tiles_of_a_film = 8 * 6
+    assert len(manifest) == 12 * tiles_of_a_film == curated[1]["tiles"]["cut"]
+    assert manifest.tile_id.is_unique
+    assert manifest.decision.isin(["keep", "drop", "review"]).all()
+    assert manifest.reason[manifest.decision != "keep"].notna().all()
+
+
+def test_the_counts_of_the_record_are_those_of_the_manifest(
+    curated: tuple[Workspace, dict[str, Any]], manifest: pd.DataFrame
+) -> None:
+    record = curated[1]
+    assert record["tiles"]["by_decision"] == manifest.decision.value_counts().sort_index().to_dict()
+    kept = manifest[manifest.decision == "keep"]
+    assert record["tiles"]["kept_by_split"] == kept.split.value_counts().sort_index().to_dict()
+    assert record["films"] == {"found": 12, "used": 12, "excluded": {}}
+    written = json.loads(curated[0].read_bytes(f"runs/{record['run_id']}.json"))
+    assert written["tiles"] == record["tiles"]
+
+
+def test_a_patient_is_in_one_part_only(manifest: pd.DataFrame) -> None:
+    parts = manifest[["patient_key", "split"]].drop_duplicates()
+    assert parts.patient_key.is_unique
+    assert manifest.patient_key.nunique() == 6
+    assert not manifest.patient_key.str.contains("patient-").any()
+
+
+def test_the_pixels_that_the_manifest_names_are_the_films(
+    curated: tuple[Workspace, dict[str, Any]], manifest: pd.DataFrame, film_folder: Path
+) -> None:
+    import cv2
+    import numpy as np
+    import zarr
+
+    kept = manifest[manifest.decision == "keep"].groupby("source").head(1)
+    assert len(kept)
+    for tile in kept.itertuples():
+        array = zarr.open_array(Path(curated[0].root) / tile.pixels_uri, mode="r")
+        stored = array[int(tile.pixels_index)].astype(float)
+        film = cv2.imread(str(film_folder / tile.source), cv2.IMREAD_UNCHANGED)
+        box = film[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width].astype(float)
+        assert np.corrcoef(stored.ravel(), box.ravel())[0, 1] > 0.9999
+
+
+def test_lettering_is_dropped_and_tissue_kept(manifest: pd.DataFrame) -> None:
+    on_right = ~manifest.source.str.contains("L film")
+    lettering = manifest[on_right & (manifest.x >= 256) & (manifest.x < 384) & (manifest.y < 64)]
+    assert (lettering.decision != "keep").all()
+    tissue = manifest[on_right & (manifest.x < 128) & manifest.y.between(192, 256)]
+    assert (tissue.decision == "keep").all()
+
+
+def test_no_tile_that_touches_the_lesion_is_dropped(manifest: pd.DataFrame) -> None:
+    touching = manifest[manifest.lesion_fraction > 0]
+    assert set(touching.source) == {"case1/R film.png"}
+    assert (touching.decision != "drop").all()
+
+
+def test_a_second_run_makes_nothing_and_publishes_the_same(
+    curated: tuple[Workspace, dict[str, Any]], film_folder: Path, small: dict[str, int]
+) -> None:
+    from flows.curate import curate
+
+    workspace, first = curated
+    before = read_manifest(workspace).drop_columns(["run_id"])
+    again = curate(CurationSettings(source=str(film_folder), out=workspace.uri, **small))
+    assert read_manifest(workspace).drop_columns(["run_id"]).equals(before)
+    for stage in ("tiles", "encoder", "embeddings", "clusters"):
+        assert again["stages"][stage]["made"] == 0
+        assert again["stages"][stage]["reused"] == first["stages"][stage]["made"]
+
+
+def test_other_order_and_other_folder_give_the_same_tiles(
+    prefect_server: str,
+    curated: tuple[Workspace, dict[str, Any]],
+    manifest: pd.DataFrame,
+    film_folder: Path,
+    small: dict[str, int],
+    tmp_path: Path,
+) -> None:
+    from flows.curate import curate
+
+    films = sorted(film_folder.rglob("*.png"), reverse=True)
+    for i, film in enumerate(films):
+        shutil.copy(film, tmp_path / f"{i:02d}.png")
+    settings = CurationSettings(source=str(tmp_path / "*.png"), out=str(tmp_path / "w"), **small)
+    curate(settings)
+    moved = read_manifest(Workspace.open(tmp_path / "w")).to_pandas()
+    assert set(moved.tile_id) == set(manifest.tile_id)
+    columns = ["x", "y", "mean", "entropy", "misinformative_score"]
+    pd.testing.assert_frame_equal(
+        moved.set_index("tile_id")[columns].sort_index(),
+        manifest.set_index("tile_id")[columns].sort_index(),
+    )
+
+
+def test_the_example_trains_from_the_manifest_alone(
+    curated: tuple[Workspace, dict[str, Any]],
+) -> None:
+    example = ROOT / "examples" / "train_from_manifest.py"
+    done = subprocess.run(
+        [sys.executable, example, curated[0].root, "--epochs", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "epoch 2: loss" in done.stdout
+    assert not {"flows", "tasks", "models", "storage"} & set(example.read_text().split())
+
+
+def test_without_a_usable_film_the_run_says_why(
+    prefect_server: str, tmp_path: Path, small: dict[str, int]
+) -> None:
+    from flows.curate import curate
+    from storage.errors import MammosiftError
+
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.dcm").write_text("no film")
+    settings = CurationSettings(source=str(tmp_path / "films"), out=str(tmp_path / "w"), **small)
+    with pytest.raises(MammosiftError, match=r"no film in .* can be used: 1 files found"):
+        curate(settings)

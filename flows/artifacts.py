@@ -13,7 +13,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.futures import as_completed
-from prefect.logging import get_logger, get_run_logger
+from prefect.logging import get_run_logger
 
 from storage.records import Mammogram
 from storage.workspace import ShardRef
@@ -53,7 +53,7 @@ def follow(stage: str, futures: Iterable[Any]) -> Iterator[Any]:
 
 def listen(client: Any) -> None:
     """Show what long steps report from their worker."""
-    logger = get_logger("mammosift")
+    logger = get_run_logger()
 
     def show(event: tuple[float, dict[str, Any]]) -> None:
         message = event[1]

@@ -168,7 +168,9 @@ def _lesion_digest(lesions: tuple[Lesion, ...], root: Path, hashes: dict[str, st
     for lesion in lesions:
         place = ""
         if lesion.source is not None:
-            place = hashes.get(lesion.source) or _file_sha256(root / lesion.source)
+            place = hashes.get(lesion.source) or _file_sha256(
+                discovery.film_path(root, lesion.source)
+            )
         parts.append((lesion.kind, lesion.x_px, lesion.y_px, lesion.radius_px, place))
     return hashlib.sha256(repr(sorted(parts, key=repr)).encode()).hexdigest()[:16]
 

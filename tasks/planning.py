@@ -140,7 +140,9 @@ def _seconds_per_megapixel(used: list[Mammogram], root: Path, settings: Curation
     for _ in range(2):  # the first pass compiles
         started = time.perf_counter()
         grey = films.read_pixels(
-            root / film.source, film, max_film_megapixels=settings.max_film_megapixels
+            discovery.film_path(root, film.source),
+            film,
+            max_film_megapixels=settings.max_film_megapixels,
         )
         scaled = intensity.normalise(
             grey, scanner=film.calibrated_scanner, bits_stored=film.bits_stored

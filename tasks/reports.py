@@ -139,7 +139,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
             "black_content": screening.BLACK_MAX_CONTENT,
             "black_breast": screening.BLACK_MAX_BREAST,
             "even": scoring.BREAST_SHARE_EVEN,
-            "even_foreign": scoring.BREAST_SHARE_EVEN_FOREIGN,
+            "clear_foreign": scoring.CLEAR_FOREIGN,
         },
         pictures=tile_pictures(workspace, shown),
     )
@@ -177,7 +177,7 @@ def _sheets(survey: Survey, threshold: float) -> tuple[Sheet, ...]:
         ),
         "review/mixed": (
             "In review: mixed",
-            "High scores, but breast in the tile too: a person decides.",
+            "They score as misinformative, but hold breast too: a person decides.",
         ),
         "review/lesion_guard": (
             "In review: lesion guard",
@@ -213,18 +213,18 @@ def _central_tiles(
     workspace: Workspace, shards: Mapping[str, Any], labels: Sequence[int]
 ) -> dict[int, list[str]]:
     """Most central tiles of each cluster by membership, read embedding shard by embedding shard."""
-    best = {label: HighestTiles(TILES_PER_CLUSTER) for label in labels}
+    columns = ["tile_id", "mammogram_id"]
+    best = {label: HighestTiles(TILES_PER_CLUSTER, columns=columns) for label in labels}
     for key in sorted(shards["embeddings"]):
         table = workspace.shard("clusters", shards["clusters"]).table(
             f"{key}.parquet", columns=["tile_id", "cluster_label", "membership"]
         )
+        film = pc.list_element(pc.split_pattern(table["tile_id"], "-", max_splits=1), 0)
+        table = table.append_column("mammogram_id", film)
+        label_of, membership = (table[name].to_numpy() for name in ("cluster_label", "membership"))
         for label in labels:
-            frame = table.filter(pc.equal(table["cluster_label"], label)).to_pandas()
-            if len(frame):
-                frame["mammogram_id"] = frame["tile_id"].str.split("-", n=1).str[0]
-                best[label].add_frame(frame.assign(value=frame["membership"].astype(float)))
-    rows = {label: found.rows() for label, found in best.items()}
-    return {n: [] if r is None else r["tile_id"].tolist() for n, r in rows.items()}
+            best[label].add(table, label_of == label, membership)
+    return {label: [row["tile_id"] for row in found.rows()] for label, found in best.items()}
 
 
 def _clusters(

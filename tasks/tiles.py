@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage import collections, films
+from storage import collections, discovery, films
 from storage.errors import CorruptFilm, FilmError, UnreadableFilm
 from storage.records import FilmShard, Mammogram
 from storage.schemas import TILES
@@ -116,7 +116,7 @@ def _cut_film(
     film: Mammogram, root: Path, settings: TileSettings, pixels: ArrayWriter
 ) -> tuple[pa.Table, bytes]:
     """Tiles of one film: their rows, and the pixels of those that are stored into ``pixels``."""
-    path = root / film.source
+    path = discovery.film_path(root, film.source)
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
     scaled = intensity.normalise(
@@ -132,9 +132,13 @@ def _cut_film(
         box = tiling.tile_size_px_from_mm(settings.tile_size_mm, film.pixel_spacing_mm)
     stride = box if settings.stride_px is None else max(1, round(settings.stride_px * box / size))
     boxes = tiling.tile_boxes(*scaled.shape, tile_size_px=box, stride_px=stride, edge=settings.edge)
-    ground = context.film_context(scaled)
+    ground = context.film_context(seen)
     columns = film_tiles.screen_film(
-        scaled, boxes, lesion_mask=collections.lesion_mask(film, root), context=ground
+        scaled,
+        boxes,
+        lesion_mask=collections.lesion_mask(film, root),
+        context=ground,
+        context_film=seen,
     )
     stored = stored_tiles(
         columns["is_black"], columns["p99"], samples=settings.black_samples_per_film
@@ -146,7 +150,7 @@ def _cut_film(
             boxes[stored],
             output_size_px=size,
             tile_size_px=box,
-            background_level=round(ground.background_level * intensity.FULL_SCALE),
+            background_level=context.background_value(scaled, ground),
         )
     )
     index = np.full(len(boxes), -1, dtype=np.int64)

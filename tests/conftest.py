@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from flows.cli import PREFECT_DEFAULTS
+
+for name, value in PREFECT_DEFAULTS.items():  # before Prefect is imported for the first time
+    os.environ.setdefault(name, value)
 
 ROOT = Path(__file__).parents[1]
 

@@ -185,6 +185,8 @@ def _film_errors_only(source: str) -> Iterator[None]:
     except FilmError:
         raise
     except OSError as error:
+        if error.errno is None:  # a decoder's, not the system's
+            raise _undecodable(source, error) from None
         raise unreadable(source, error) from None
     except Exception as error:
         raise _undecodable(source, error) from None

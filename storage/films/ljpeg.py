@@ -88,8 +88,8 @@ def _is_pvrg(top: npt.NDArray[np.int64], bits: int) -> bool:
     standard's, a ramp of half its distance from 2^(P-1) a sample, which soon leaves P bits or wraps
     round at 65536. A row by the standard's rule, by PVRG's, decays to 2^(P-1) and stays beside it:
     no sample is impossible, but the second row knows better. Where rows change little, the second
-    row's differences by predictor 7 are half of the first row's steps. Beside 2^(P-1) itself the two
-    rules give nearly the same row, and grain decides.
+    row's differences by predictor 7 are half of the first row's steps. Beside 2^(P-1) itself the
+    two rules give nearly the same row, and grain decides.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE
     from tasks.kernels.film_passes import block_statistics
 
     factor = max(1, -(-max(film.shape) // longer_side))
-    mean, _, high = (
+    mean, high = (
         plane.astype(np.float32) / np.float32(65535)
         for plane in block_statistics(np.ascontiguousarray(film), factor)
     )

@@ -21,37 +21,31 @@ def _look_up(pixels, table, out):  # type: ignore[no-untyped-def]
             out[row, column] = table[pixels[row, column]]
 
 
-def _block_statistics(film, factor, mean, low, high):  # type: ignore[no-untyped-def]
+def _block_statistics(film, factor, mean, high):  # type: ignore[no-untyped-def]
     rows, columns = film.shape
     columns_out = mean.shape[1]
     line_sum = np.empty(columns, np.uint32)
-    line_low = np.empty(columns, np.uint16)
     line_high = np.empty(columns, np.uint16)
     for block_row in range(mean.shape[0]):
         top = block_row * factor
         bottom = min(rows, top + factor)
         line_sum[:] = film[top]
-        line_low[:] = film[top]
         line_high[:] = film[top]
         for row in range(top + 1, bottom):
             line = film[row]
             for column in range(columns):
                 value = line[column]
                 line_sum[column] += value
-                line_low[column] = min(line_low[column], value)
                 line_high[column] = max(line_high[column], value)
         for block_column in range(columns_out):
             left = block_column * factor
             right = min(columns, left + factor)
             total = np.uint64(0)
-            darkest = np.uint16(65535)
             brightest = np.uint16(0)
             for column in range(left, right):
                 total += line_sum[column]
-                darkest = min(darkest, line_low[column])
                 brightest = max(brightest, line_high[column])
             mean[block_row, block_column] = total / ((right - left) * (bottom - top))
-            low[block_row, block_column] = darkest
             high[block_row, block_column] = brightest
 
 
@@ -122,10 +116,8 @@ def look_up(pixels: npt.NDArray[Any], table: UInt16Array) -> UInt16Array:
     return out
 
 
-def block_statistics(
-    film: UInt16Array, factor: int
-) -> tuple[npt.NDArray[np.float32], UInt16Array, UInt16Array]:
-    """Mean, minimum and maximum of square blocks; the last ones may be narrower.
+def block_statistics(film: UInt16Array, factor: int) -> tuple[npt.NDArray[np.float32], UInt16Array]:
+    """Mean and maximum of square blocks; the last ones may be narrower.
 
     Parameters
     ----------
@@ -136,14 +128,13 @@ def block_statistics(
     Returns
     -------
     mean : float32, (ceil(rows / factor), ceil(columns / factor)), 0..65535
-    low, high : uint16, of the same shape
+    high : uint16, of the same shape
     """
     shape = tuple(-(-size // factor) for size in film.shape)
     mean = np.empty(shape, np.float32)
-    low = np.empty(shape, np.uint16)
     high = np.empty(shape, np.uint16)
-    _block_statistics_compiled(film, factor, mean, low, high)
-    return mean, low, high
+    _block_statistics_compiled(film, factor, mean, high)
+    return mean, high
 
 
 def tile_histograms(

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from tasks.report_page.tiles import TILE_COLUMNS, Tile, draws, tiles_of
+from tasks.report_page.tiles import TILE_COLUMNS, Tile, draws
 
 FilmFrame = pd.DataFrame
 """mammogram_id, source, tiles, flagged, stored: a row a film."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that may be shown; ``draw`` decides between equal values."""
+
+    value: float
+    draw: int
+    row: dict[str, Any]
+
+    def rank(self) -> tuple[float, int, str]:
+        """Key that puts the better one first."""
+        return -self.value, self.draw, self.row["tile_id"]
 
 
 class HighestTiles:
@@ -27,11 +45,17 @@ class HighestTiles:
         How many.
     per_film : int
         Tiles of one film in a turn.
+    columns : sequence of str
+        Kept of each tile; tile_id and mammogram_id among them.
     """
 
-    def __init__(self, size: int, *, per_film: int = 2) -> None:
-        self.size, self.per_film = size, per_film
-        self._best: pd.DataFrame | None = None
+    def __init__(
+        self, size: int, *, per_film: int = 2, columns: Sequence[str] = TILE_COLUMNS
+    ) -> None:
+        self.size, self.per_film, self.columns = size, per_film, list(columns)
+        self._best: list[Candidate] = []
+        self._floor: tuple[float, int] | None = None
+        """Value and draw of the last one, where no worse one can be chosen any more."""
 
     def add(
         self, batch: pa.Table, where: npt.NDArray[np.bool_], values: npt.NDArray[np.floating]
@@ -41,49 +65,62 @@ class HighestTiles:
         Parameters
         ----------
         batch : pa.Table
-            With the columns ``TILE_COLUMNS``.
+            With the columns that are kept.
         where : (n,) bool
             Rows that count.
         values : (n,) float
             Higher goes first.
         """
-        chosen = np.flatnonzero(where & (values >= self._floor()))
-        if not len(chosen):
+        lowest = -np.inf if self._floor is None else self._floor[0]
+        rows = np.flatnonzero(where & (values >= lowest))  # which no NaN is
+        if not len(rows):
             return
-        frame = batch.select(TILE_COLUMNS).take(pa.array(chosen)).to_pandas()
-        self.add_frame(frame.assign(value=values[chosen].astype(np.float64)))
+        draw = draws(batch["tile_id"].take(pa.array(rows)).to_numpy().astype(object))
+        if self._floor is not None:
+            near = (values[rows] > self._floor[0]) | (draw <= self._floor[1])
+            rows, draw = rows[near], draw[near]
+        films = batch["mammogram_id"].take(pa.array(rows)).to_numpy()
+        best = _first_of_each(films, values[rows], draw, self.size)
+        if not len(best):
+            return
+        taken = batch.select(self.columns).take(pa.array(rows[best])).to_pylist()
+        self._best += [
+            Candidate(float(values[i]), int(d), row)
+            for i, d, row in zip(rows[best], draw[best], taken, strict=True)
+        ]
+        self._choose()
 
-    def add_frame(self, frame: pd.DataFrame) -> None:
-        """Look at rows that have a column ``value``, and at least tile_id and mammogram_id."""
-        frame = frame.assign(draw=draws(frame["tile_id"].to_numpy(object)))
-        if self._best is not None:
-            frame = pd.concat([self._best, frame], ignore_index=True)
-        frame = frame.sort_values(
-            ["value", "draw", "tile_id"], ascending=[False, True, True], kind="stable"
-        )
-        turn = frame.groupby("mammogram_id", sort=False).cumcount() // self.per_film
-        frame = frame.assign(turn=turn).sort_values("turn", kind="stable").head(self.size)
-        self._best = frame.reset_index(drop=True)
-
-    def rows(self) -> pd.DataFrame | None:
-        """Rows chosen, highest first; None where there are none."""
-        if self._best is None:
-            return None
-        order = self._best.sort_values(
-            ["value", "draw", "tile_id"], ascending=[False, True, True], kind="stable"
-        )
-        return order.reset_index(drop=True)
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows chosen, highest first."""
+        return [candidate.row for candidate in sorted(self._best, key=Candidate.rank)]
 
     def tiles(self) -> list[Tile]:
         """Tiles chosen, highest first."""
-        rows = self.rows()
-        return [] if rows is None else tiles_of(rows)
+        return [Tile.of(row) for row in self.rows()]
 
-    def _floor(self) -> float:
-        """No tile below can be chosen any more."""
-        if self._best is None or len(self._best) < self.size or self._best["turn"].max() > 0:
-            return -np.inf
-        return float(self._best["value"].min())
+    def _choose(self) -> None:
+        of_film: Counter[str] = Counter()
+        in_turn: list[tuple[int, Candidate]] = []
+        for candidate in sorted(self._best, key=Candidate.rank):
+            film = candidate.row["mammogram_id"]
+            in_turn.append((of_film[film] // self.per_film, candidate))
+            of_film[film] += 1
+        chosen = sorted(in_turn, key=lambda pair: pair[0])[: self.size]
+        self._best = [candidate for _, candidate in chosen]
+        if len(chosen) == self.size and chosen[-1][0] == 0:
+            self._floor = chosen[-1][1].value, chosen[-1][1].draw
+
+
+def _first_of_each(
+    films: npt.NDArray[np.object_],
+    values: npt.NDArray[np.floating],
+    draw: npt.NDArray[np.uint64],
+    size: int,
+) -> npt.NDArray[np.int64]:
+    """Places of the best ``size`` rows of each film: no other of its rows can be chosen."""
+    order = np.lexsort((draw, -values))
+    of_film = pd.Series(films[order]).groupby(films[order], sort=False).cumcount().to_numpy()
+    return order[of_film < size]
 
 
 class ShownFilms:

@@ -12,6 +12,7 @@ from tasks.kernels.context import (
     BREAST,
     FOREIGN,
     FilmContext,
+    background_value,
     box_shares,
     film_context,
     ground_in_boxes,
@@ -150,3 +151,10 @@ def test_the_ground_of_a_box_is_the_highest_in_it():
     boxes = np.array([[0, 0, 2, 2], [0, 0, 3, 4], [4, 3, 1, 1]], np.int32)
     expected = np.array([0.1, 0.5, 0.6], np.float32)
     assert ground_in_boxes(small_context(), boxes).tolist() == expected.tolist()
+
+
+def test_the_fill_of_a_missing_part_is_the_films_own_ground():
+    film = np.array([[7, 0, 9, 0, 9]] * 4, np.uint16)
+    assert background_value(film, small_context()) == 7
+    all_breast = FilmContext(np.ones((2, 3), np.uint8), np.zeros((2, 3), np.float32), 2, 4, 5, 0, 0)
+    assert background_value(film, all_breast) == 0

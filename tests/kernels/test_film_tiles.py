@@ -12,7 +12,7 @@ import pytest
 
 from storage.schemas import TILES
 from tasks.kernels.film_tiles import lesion_fractions, screen_film
-from tasks.kernels.intensity import normalise
+from tasks.kernels.intensity import normalise, normalise_for_context
 from tasks.kernels.tiling import tile_boxes
 
 QUADRANTS = tile_boxes(200, 200, tile_size_px=100, stride_px=100)
@@ -117,3 +117,34 @@ def test_real_tiles_are_screened_as_their_pixels_say(shared, name, size):
     assert out[kinds == "tissue"].mean() <= 0.02
     assert out[kinds == "empty"].mean() >= 0.99
     assert out[kinds == "misinformative"].mean() >= 0.95
+
+
+def grey_levels_of(picture, scanner):
+    """A picture whose levels are linear in density, as a digitiser would have stored it."""
+    density = 3.6 - 3.5 * picture / 255
+    if scanner == "dba":
+        return np.rint(10 ** (4.80662 - 1.07553 * density)).astype(np.uint16)
+    offset, slope = {
+        "howtek-mgh": (3.789, 0.00094568),
+        "howtek-ismd": (3.96604096240593, 0.00099055807612),
+        "lumisys": (4096.99 / 1009.01, 1 / 1009.01),
+    }[scanner]
+    return np.rint(np.clip((offset - density) / slope, 0, 4095)).astype(np.uint16)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("scanner", ["dba", "howtek-mgh", "howtek-ismd", "lumisys"])
+def test_no_tissue_is_black_on_any_digitisers_scale(shared, scanner):
+    bits = 16 if scanner == "dba" else 12
+    empty_out = []
+    for picture, truth, ignored in real_films(shared, "ddsm-reduced"):
+        grey = grey_levels_of(picture, scanner)
+        film = normalise(grey, scanner=scanner, bits_stored=bits)
+        seen = normalise_for_context(grey, scanner=scanner, bits_stored=bits)
+        boxes = tile_boxes(*film.shape, tile_size_px=64, stride_px=64)
+        columns = screen_film(film, boxes, context_film=seen)
+        kinds = kinds_of(truth, ignored, boxes)
+        assert not columns["is_black"][kinds == "tissue"].any()
+        out = columns["is_black"] | (columns["context_score"] >= 0.5)
+        empty_out.extend(out[kinds == "empty"])
+    assert np.mean(empty_out) >= 0.99

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.intensity import normalise, optical_density, robust_range
+from tasks.kernels.intensity import (
+    normalise,
+    normalise_for_context,
+    optical_density,
+    robust_range,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,29 @@ def test_a_volume_is_no_film():
         normalise(np.zeros((2, 3, 4), np.uint8), scanner=None, bits_stored=None)
 
 
+def test_the_context_scale_of_an_uncalibrated_film_is_its_robust_scale():
+    film = np.random.default_rng(0).integers(0, 4096, (60, 60)).astype(np.uint16)
+    for scanner in (None, "agfa"):
+        np.testing.assert_array_equal(
+            normalise_for_context(film, scanner=scanner, bits_stored=16),
+            normalise(film, scanner=None, bits_stored=16),
+        )
+
+
+@pytest.mark.parametrize(
+    ("scanner", "skin", "ground"), [("howtek-mgh", 500, 300), ("lumisys", 900, 700), ("dba", 30, 9)]
+)
+def test_the_context_scale_tells_skin_from_ground_beyond_density_3(scanner, skin, ground):
+    film = np.linspace(ground, 16_000 if scanner == "dba" else 3500, 900).reshape(30, 30)
+    film[:, :6], film[:, 6] = ground, skin
+    film = film.astype(np.uint16)
+    bits = 16 if scanner == "dba" else 12
+    calibrated = normalise(film, scanner=scanner, bits_stored=bits)
+    assert calibrated[9, 6] == calibrated[9, 5] == 0
+    seen = normalise_for_context(film, scanner=scanner, bits_stored=bits).astype(int)
+    assert seen[9, 6] - seen[9, 5] > 0.015 * 65535
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -102,7 +130,8 @@ def test_a_volume_is_no_film():
 )
 def test_the_scale_never_reverses_two_levels(seed, dtype, scanner, bits):
     film = np.random.default_rng(seed).integers(0, 255, (20, 30)).astype(dtype)
-    scaled = normalise(film, scanner=scanner, bits_stored=bits)
     order = np.argsort(film, axis=None, kind="stable")
-    assert (np.diff(scaled.ravel()[order].astype(np.int64)) >= 0).all()
-    assert scaled.dtype == np.uint16
+    for scale in (normalise, normalise_for_context):
+        scaled = scale(film, scanner=scanner, bits_stored=bits)
+        assert (np.diff(scaled.ravel()[order].astype(np.int64)) >= 0).all()
+        assert scaled.dtype == np.uint16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,23 +18,22 @@ from tasks.report_page.tiles import Tile, fate_title, shortened, style_of
 from tasks.report_page.words import duration, share_text
 
 
-def rows(values: list[tuple[int, float]]) -> pd.DataFrame:
+def rows(values: list[tuple[int, float]]) -> pa.Table:
     """One row a (film, value)."""
-    return pd.DataFrame(
+    return pa.table(
         {
             "tile_id": [f"m{film}-{i}" for i, (film, _) in enumerate(values)],
             "mammogram_id": [f"m{film}" for film, _ in values],
-            "value": [value for _, value in values],
+            "value": pa.array([value for _, value in values], pa.float64()),
         }
     )
 
 
-def chosen(parts: list[pd.DataFrame], size: int) -> list[str]:
-    best = HighestTiles(size)
+def chosen(parts: list[pa.Table], size: int) -> list[str]:
+    best = HighestTiles(size, columns=["tile_id", "mammogram_id"])
     for part in parts:
-        best.add_frame(part)
-    found = best.rows()
-    return [] if found is None else found["tile_id"].tolist()
+        best.add(part, np.ones(len(part), bool), part["value"].to_numpy())
+    return [row["tile_id"] for row in best.rows()]
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,10 +50,18 @@ def test_the_choice_is_the_same_however_the_tiles_come(
     everything = rows(values)
     order = data.draw(st.permutations(range(len(values))))
     cut = data.draw(st.integers(0, len(values)))
-    shuffled = everything.iloc[order]
-    parts = [p for p in (shuffled.iloc[:cut], shuffled.iloc[cut:]) if len(p)]
+    shuffled = everything.take(order)
+    parts = [shuffled.slice(0, cut), shuffled.slice(cut)]
     assert chosen(parts, size) == chosen([everything], size)
     assert len(chosen(parts, size)) == min(size, len(values))
+
+
+def test_a_long_stream_of_small_parts_gives_the_choice_of_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    values = [(int(rng.integers(0, 30)), round(float(rng.random()), 1)) for _ in range(3000)]
+    everything = rows(values)
+    parts = [everything.slice(i, 50) for i in range(0, 3000, 50)]
+    assert chosen(parts, 12) == chosen([everything], 12)
 
 
 def test_two_tiles_a_film_go_before_better_ones_of_the_same_film() -> None:

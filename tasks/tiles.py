@@ -119,9 +119,10 @@ def _cut_film(
     path = discovery.film_path(root, film.source)
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
-    scaled = intensity.normalise(
-        grey, scanner=film.calibrated_scanner, bits_stored=film.bits_stored
-    )
+    scanner, bits = film.calibrated_scanner, film.bits_stored
+    scaled = seen = intensity.normalise(grey, scanner=scanner, bits_stored=bits)
+    if scanner is not None:  # much of the skin line lies beyond the densities that are kept
+        seen = intensity.normalise_for_context(grey, scanner=scanner, bits_stored=bits)
     del grey
 
     size = settings.tile_size_px

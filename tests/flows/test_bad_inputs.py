@@ -54,7 +54,7 @@ def hostile(film_folder: Path, tmp_path: Path) -> Path:
         (bad / f"empty.{suffix}").touch()
         (bad / f"text.{suffix}").write_text("Dear Sir or Madam,\n" * 20)
         (bad / f"noise.{suffix}").write_bytes(os.urandom(5000))
-    for cut in (8, 40, 1000, len(good) // 2, len(good) - 4):
+    for cut in (8, 40, 1000, len(good) // 2, len(good) - 16):
         (bad / f"cut at {cut}.png").write_bytes(good[:cut])
     (bad / "huge.png").write_bytes(oversized_png())
     (bad / "huge.pgm").write_bytes(b"P5 60000 60000 65535\n")

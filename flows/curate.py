@@ -21,6 +21,7 @@ from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
 from storage.workspace import ShardRef, Workspace
 from tasks import clusters, decisions, encoders, films, tiles
+from tasks.report_page.exemplars import read_exemplars
 from tasks.settings import CurationSettings
 
 
@@ -44,6 +45,10 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
     A run in a workspace that an earlier one left unfinished goes on where that one stopped.
     """
     temporary_server.end_with_this_process()
+    if settings.exemplars is not None:
+        read_exemplars(
+            settings.exemplars
+        )  # a table that cannot be read is said now, not at the end
     workspace = Workspace.create(settings.out)
     workspace.remove_abandoned()
     run = RunRecord(workspace, settings)

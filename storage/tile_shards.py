@@ -17,7 +17,7 @@ FILMS = "index/films.parquet"
 PIXELS = "pixels.zarr"
 SCALE = "uint16 0..65535 is 0..1 of the normalised intensity, bright is dense"
 
-TILES_PER_READ = 128
+BYTES_PER_READ = 32 * 2**20
 Tiles: TypeAlias = npt.NDArray[np.uint16]
 
 FILMS_SCHEMA = pa.schema(
@@ -44,7 +44,7 @@ def read_films(workspace: Workspace, key: str) -> pa.Table:
 
 
 def read_pixels(workspace: Workspace, key: str, rows: npt.NDArray[np.int64]) -> Iterator[Tiles]:
-    """Pixels of a shard's tiles, in the order of ``rows``, ``TILES_PER_READ`` at a time.
+    """Pixels of a shard's tiles, in the order of ``rows``, some 32 MiB at a time.
 
     Parameters
     ----------
@@ -57,12 +57,13 @@ def read_pixels(workspace: Workspace, key: str, rows: npt.NDArray[np.int64]) -> 
 
     Yields
     ------
-    (at most TILES_PER_READ, size, size) uint16
+    (n, size, size) uint16
     """
     array: Any = workspace.shard(KIND, key).array(PIXELS)
+    tiles_per_read = max(1, BYTES_PER_READ // (2 * array.shape[1] * array.shape[2]))
     start = 0
     while start < len(rows):
-        stop = int(np.searchsorted(rows, rows[start] + TILES_PER_READ, side="left"))
+        stop = int(np.searchsorted(rows, rows[start] + tiles_per_read, side="left"))
         first = int(rows[start])
         block = np.asarray(array[first : int(rows[stop - 1]) + 1])
         yield block[rows[start:stop] - first]

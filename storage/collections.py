@@ -372,7 +372,7 @@ def _mask_of(
 
 def _without_copies(films: list[Mammogram]) -> list[Mammogram]:
     first: dict[str, Mammogram] = {}
-    for film in sorted(films, key=lambda film: film.source):
+    for film in sorted(films, key=lambda film: (-_facts_known(film), film.source)):
         if film.excluded_reason is None and film.source_sha256 is not None:
             first.setdefault(film.source_sha256, film)
     return [
@@ -382,10 +382,18 @@ def _without_copies(films: list[Mammogram]) -> list[Mammogram]:
             film,
             excluded_reason="duplicate_film",
             excluded_rule=f"The same bytes as {first[film.source_sha256 or ''].source}.",
-            excluded_remedy="Nothing to do: the first in order of name is used.",
+            excluded_remedy="Nothing to do: of equal files the one that most is known of is used, "
+            "else the first in order of name.",
         )
         for film in films
     ]
+
+
+def _facts_known(film: Mammogram) -> int:
+    """How much header, name and tables say: a stray copy must not displace a labelled film."""
+    facts = (film.label, film.laterality, film.view, film.scanner, film.pixel_spacing_mm)
+    named = film.patient_key is not None and film.patient_key != film.mammogram_id
+    return sum(fact is not None for fact in facts) + len(film.lesions) + named
 
 
 # -- lesions ---------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def test_killed_in_each_stage_then_resumed_gives_the_same_manifest(
         children = psutil.Process(run.pid).children(recursive=True)
         run.send_signal(signal.SIGKILL)
         run.wait()
+        run.stdout.close()
         assert any(mark in line for line in seen), f"{mark!r} not seen in:\n{''.join(seen)}"
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive, "a killed run leaves no process behind"
@@ -89,6 +90,7 @@ def test_a_temporary_server_ends_with_the_process_that_started_it(tmp_path: Path
     run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     server = psutil.Process(int(run.stdout.readline()))
+    run.stdout.close()
     run.send_signal(signal.SIGKILL)
     run.wait()
     deadline = time.monotonic() + 20

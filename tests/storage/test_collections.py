@@ -190,6 +190,16 @@ def test_the_first_of_equal_films_in_order_of_source_is_kept(tmp_path):
     assert out[1].excluded_rule == "The same bytes as a.png."
 
 
+def test_of_equal_films_the_one_with_a_label_is_kept(tmp_path):
+    for name in ("a stray copy.png", "film.png"):
+        png(tmp_path / name)
+    (tmp_path / "films.csv").write_text("source,label\nfilm.png,benign\n")
+    kept = {f.source: f for f in join(films_of(tmp_path), tmp_path)[0]}
+    assert kept["a stray copy.png"].excluded_reason == "duplicate_film"
+    assert kept["film.png"].label == "benign"
+    assert kept["film.png"].excluded_reason is None
+
+
 # -- CBIS-DDSM -------------------------------------------------------------------------------------
 
 CASES = (

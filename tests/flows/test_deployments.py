@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def deployed(prefect_server: str) -> str:
+    """Output of ``prefect deploy --all`` with our file, against a server with the work pool."""
+    from flows.serve import register
+
+    register()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+            *("--prefect-file", "deployments/prefect.yaml"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PREFECT_API_URL": prefect_server},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_deployments_are_flows_by_module_with_the_settings_as_their_form(
+    prefect_server: str, deployed: str
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.flows import load_flow_from_entrypoint
+
+    from tasks.settings import CurationSettings
+
+    with get_client(sync_client=True) as client:
+        found = {d.name: d for d in client.read_deployments()}
+    assert {"films", "nightly"} <= found.keys()
+    for deployment in found.values():
+        assert deployment.entrypoint == "flows.curate.curate"
+        assert not deployment.pull_steps, "a path of the machine that deployed would not exist here"
+        assert load_flow_from_entrypoint(deployment.entrypoint).name == "curate"
+        assert deployment.global_concurrency_limit.limit == 1
+        form = deployment.parameter_openapi_schema["definitions"]["CurationSettings"]
+        assert form["properties"].keys() == CurationSettings.model_fields.keys()
+    (schedule,) = found["nightly"].schedules
+    assert schedule.schedule.cron == "0 1 * * *"
+    assert not schedule.active
+    CurationSettings(**found["nightly"].parameters["settings"])

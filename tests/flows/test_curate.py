@@ -163,6 +163,30 @@ def test_the_example_trains_from_the_manifest_alone(
     assert not {"flows", "tasks", "models", "storage"} & set(example.read_text().split())
 
 
+def test_a_standing_dask_cluster_gives_the_same_manifest(
+    curated: tuple[Workspace, dict[str, Any]],
+    film_folder: Path,
+    small: dict[str, int],
+    tmp_path: Path,
+) -> None:
+    from distributed import LocalCluster
+
+    from flows.curate import curate
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as standing:
+        settings = CurationSettings(
+            source=str(film_folder),
+            out=str(tmp_path / "w"),
+            dask_address=standing.scheduler_address,
+            **small,
+        )
+        curate(settings)
+    other = read_manifest(Workspace.open(tmp_path / "w"))
+    assert other.drop_columns(["run_id"]).equals(read_manifest(curated[0]).drop_columns(["run_id"]))
+
+
 def test_without_a_usable_film_the_run_says_why(
     prefect_server: str, tmp_path: Path, small: dict[str, int]
 ) -> None:

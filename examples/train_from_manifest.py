@@ -40,7 +40,9 @@ def main():
     classes = sorted(set(manifest["label"].to_pylist()))
     splits = ("train", "validation", "test")
     parts = {split: load(given.workspace, manifest, split, classes) for split in splits}
-    x, y = parts["train"] or next(part for part in parts.values() if part)
+    x, y = parts["train"] or next((part for part in parts.values() if part), (None, None))
+    if x is None:
+        raise SystemExit("no kept tile of this manifest has a label")
     torch.manual_seed(0)
     net = nn.Sequential(
         *(m for i, o in ((1, 16), (16, 32), (32, 64)) for m in (nn.Conv2d(i, o, 3, 2), nn.ReLU())),

@@ -22,8 +22,8 @@ from tasks import progress
 ROWS_SHOWN = 200
 
 
-def follow(stage: str, futures: Iterable[Any]) -> Iterator[Any]:
-    """Results of the shards of a stage, in order; meanwhile one log line and one tick a shard.
+def follow(stage: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Number and result of each shard of a stage as it is done; one log line and one tick each.
 
     Raises
     ------
@@ -31,6 +31,7 @@ def follow(stage: str, futures: Iterable[Any]) -> Iterator[Any]:
         Whatever the first shard that failed for good raised.
     """
     ordered = list(futures)
+    number = {future.task_run_id: i for i, future in enumerate(ordered)}
     if not ordered:
         return
     logger = get_run_logger()
@@ -47,8 +48,12 @@ def follow(stage: str, futures: Iterable[Any]) -> Iterator[Any]:
             _duration((time.monotonic() - started) / done * (len(ordered) - done)),
         )
         update_progress_artifact(bar, 100.0 * done / len(ordered))
-    for future in ordered:
-        yield future.result()
+        yield number[future.task_run_id], result
+
+
+def in_order(stage: str, futures: Iterable[Any]) -> list[Any]:
+    """Results of the shards of a stage, followed as they are done, in the shards' order."""
+    return [result for _, result in sorted(follow(stage, futures), key=lambda pair: pair[0])]
 
 
 def listen(client: Any) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+NOT_MISSED = ("duplicate_film", "not_a_film")
+"""Exclusions that take no film away: copies, and the crops and masks that belong to a film."""
+
 DONE, FAILED, BAD_ARGUMENTS, DONE_WITH_EXCLUSIONS = 0, 1, 2, 3
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mammosift",
@@ -28,8 +36,25 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console command."""
-    app()
+    """Entry point of the console command: whatever goes wrong ends with one line that says it."""
+    try:
+        app()
+    except Exception as e:
+        if os.environ.get("MAMMOSIFT_TRACEBACK"):
+            raise
+        message, code = _told(e)
+        typer.echo(f"mammosift: {message}", err=True)
+        sys.exit(code)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit status."""
+    from storage.errors import InputError, MammosiftError
+
+    if isinstance(error, MammosiftError):
+        return str(error), BAD_ARGUMENTS if isinstance(error, InputError) else FAILED
+    more = "Set MAMMOSIFT_TRACEBACK=1 and run again to see where."
+    return f"{type(error).__name__}: {error}\n{more}", FAILED
 
 
 def _settings_options() -> list[inspect.Parameter]:
@@ -109,12 +134,12 @@ def _settings(config: Path | None, given: dict[str, Any]) -> Any:
     if config is not None:
         try:
             values = tomllib.loads(config.read_text("utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as e:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
             _stop(f"{config} cannot be read as TOML: {e}", BAD_ARGUMENTS)
     values |= {k: v for k, v in given.items() if v is not None}
     for name in ("source", "out", "films_csv", "lesions_csv", "exemplars"):
         if isinstance(values.get(name), str) and "://" not in values[name]:
-            values[name] = str(Path(values[name]).absolute())
+            values[name] = str(Path(values[name]).expanduser().absolute())
     try:
         return CurationSettings(**values)
     except ValidationError as e:
@@ -150,28 +175,46 @@ PREFECT_DEFAULTS = {
 def _curate(settings: Any, *, strict: bool) -> None:
     """Run the flow in this process and say where to look."""
     _quiet_prefect()
-    from storage.errors import MammosiftError
+    from tasks.films import check_inputs
 
-    try:
-        from flows.curate import curate
+    check_inputs(
+        settings.source,
+        **settings.only("films_csv", "lesions_csv", "exemplars"),
+    )
+    signal.signal(signal.SIGINT, _interrupted)
+    from flows.curate import curate
 
-        record = curate(settings)
-    except MammosiftError as e:
-        _stop(str(e), FAILED)
-    out, tiles, films = Path(settings.out), record["tiles"], record["films"]
+    record = curate(settings)
+    tiles, films = record["tiles"], record["films"]
     excluded = sum(films["excluded"].values())
     typer.echo(f"\n{films['used']} films used, {excluded} files excluded.")
     typer.echo(f"{tiles['cut']:,} tiles cut in {record['seconds']:.0f} s:")
     for fate, n in tiles["by_fate"].items():
         typer.echo(f"  {fate.replace('/', ': '):24} {n:>10,}")
     typer.echo(f"\nLook at   {record['report']}")
-    typer.echo(f"Train on  {out / 'manifest'}   (Parquet; decision == 'keep')")
-    if strict and excluded:
+    typer.echo(f"Train on  {settings.out.rstrip('/')}/manifest   (Parquet; decision == 'keep')")
+    unusable = excluded - sum(films["excluded"].get(reason, 0) for reason in NOT_MISSED)
+    if strict and unusable:
         raise typer.Exit(DONE_WITH_EXCLUSIONS)
 
 
+def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    """End at once: what is complete stays, and the temporary server has had its Ctrl-C too."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    typer.echo("\nmammosift: stopped. The same command goes on where it stopped.", err=True)
+    os._exit(INTERRUPTED)
+
+
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with 3 where films had to be excluded.")
+    bool,
+    typer.Option(
+        "--strict",
+        help="Exit with 3 where films had to be excluded (copies, crops and masks aside).",
+    ),
 ]
 
 
@@ -190,13 +233,11 @@ def plan(settings: Any) -> None:
 
     Example: mammosift plan --source films/ --out curated/ --tile-size-px 256
     """
-    from storage.errors import MammosiftError
+    from tasks.films import check_inputs
     from tasks.planning import estimate
 
-    try:
-        typer.echo(str(estimate(settings)))
-    except (MammosiftError, OSError) as e:
-        _stop(str(e), FAILED)
+    check_inputs(settings.source, **settings.only("films_csv", "lesions_csv", "exemplars"))
+    typer.echo(str(estimate(settings)))
 
 
 @app.command()
@@ -208,13 +249,8 @@ def demo(
     Example: mammosift demo --out demo
     """
     from flows.demo import demo_settings
-    from storage.errors import MammosiftError
 
-    try:
-        settings = demo_settings(out.absolute())
-    except MammosiftError as e:
-        _stop(str(e), FAILED)
-    _curate(settings, strict=False)
+    _curate(demo_settings(out.expanduser().absolute()), strict=False)
 
 
 @app.command()

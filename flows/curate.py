@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,14 +16,19 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
+from storage import collections
 from storage.errors import MammosiftError
-from storage.manifest import ManifestWriter
+from storage.manifest import ManifestWriter, recover
 from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
 from storage.workspace import ShardRef, Workspace
 from tasks import clusters, decisions, encoders, films, tiles
-from tasks.report_page.exemplars import read_exemplars
 from tasks.settings import CurationSettings
+
+REMEMBER_EVERY_S = 20.0
+"""A run killed while it reads headers and hashes has lost this much of it."""
+MAX_SHARDS_AT_ONCE = 256
+"""Shards that wait for Dask at a time, each in a sleeping thread: more than there are workers."""
 
 
 def _run_name() -> str:
@@ -36,7 +42,7 @@ def _run_name() -> str:
 @flow(
     name="curate",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=32),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def curate(settings: CurationSettings) -> dict[str, Any]:
@@ -45,14 +51,17 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
     A run in a workspace that an earlier one left unfinished goes on where that one stopped.
     """
     temporary_server.end_with_this_process()
-    if settings.exemplars is not None:
-        read_exemplars(
-            settings.exemplars
-        )  # a table that cannot be read is said now, not at the end
+    films.check_inputs(
+        settings.source,
+        films_csv=settings.films_csv,
+        lesions_csv=settings.lesions_csv,
+        exemplars=settings.exemplars,
+    )
     workspace = Workspace.create(settings.out)
     workspace.remove_abandoned()
+    recover(workspace)
     run = RunRecord(workspace, settings)
-    with dask_client(settings.dask_address, settings.workers) as client:
+    with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
         artifacts.listen(client)
         found, root = _find_films(run)
         shards, tile_refs, used = _cut(run, found, root)
@@ -76,15 +85,20 @@ def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
             [{s: known[s] for _, s in batch if s in known} for batch in batches],
         )
         described: list[Mammogram] = []
-        for batch in artifacts.follow("headers", futures):
+        written = time.monotonic()
+        for _, batch in artifacts.follow("headers", futures):
             described += batch
-            films.remember_headers(workspace, described)
+            if time.monotonic() - written > REMEMBER_EVERY_S:
+                films.remember_headers(workspace, described)
+                written = time.monotonic()
+        films.remember_headers(workspace, described)
         found, warnings = films.join(
             described, root, films_csv=settings.films_csv, lesions_csv=settings.lesions_csv
         )
         if settings.tile_size_mm is not None:
-            found = films.without_spacing_excluded(found)
+            found = collections.without_spacing_excluded(found)
         films.write(workspace, found)
+    run.found = sum(len(batch) for batch in batches)
     run.facts["inputs"] = {
         "root": str(root),
         "films_sha256": hashlib.sha256(
@@ -95,9 +109,8 @@ def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
     artifacts.warn(warnings)
     if all(f.excluded_reason for f in found):
         raise MammosiftError(
-            f"no film in {settings.source} can be used: {len(found)} files found, excluded for "
-            f"{films.count_exclusions(found) or 'no reason: there are none'}. "
-            f"See {workspace.path(films.TABLE)}."
+            f"no film in {settings.source} can be used: {len(found)} files found, excluded: "
+            f"{films.count_exclusions(found) or 'none'}. See {workspace.path(films.TABLE)}."
         )
     return found, root
 
@@ -125,12 +138,12 @@ def _cut(
             shards,
             unmapped(cutting),
         )
-        refs = list(artifacts.follow("tiles", futures))
+        refs = artifacts.in_order("tiles", futures)
         stage.add(refs)
     used = _with_late_exclusions(workspace, found, refs)
     films.write(workspace, used)
     run.facts["films"] = {
-        "found": len(used),
+        "found": run.found,
         "used": sum(f.excluded_reason is None for f in used),
         "excluded": films.count_exclusions(used),
     }
@@ -181,7 +194,7 @@ def _embed(
         stage.add([encoder])
     with run.stage("embeddings") as stage:
         futures = steps.embed.map(unmapped(uri), keys, unmapped(encoder.key))
-        embedded = list(artifacts.follow("embeddings", futures))
+        embedded = artifacts.in_order("embeddings", futures)
         stage.add(embedded)
     return encoder, embedded
 
@@ -229,7 +242,7 @@ def _publish(
             unmapped(run.run_id),
             unmapped(staging),
         )
-        parts = list(artifacts.follow("manifest", futures))
+        parts = artifacts.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
         by_decision: dict[str, int] = {}
         for fate, n in by_fate.items():

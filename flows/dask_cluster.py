@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
+
+from storage.errors import MammosiftError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +31,9 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
         The default client of this process until the block is left.
     """
     import dask
+    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:
@@ -48,8 +51,11 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
     with (
         dask.config.set(local),
         LocalCluster(
-            n_workers=workers or os.cpu_count() or 1,
+            n_workers=workers or CPU_COUNT,
             threads_per_worker=1,
+            memory_limit=int(
+                0.9 * MEMORY_LIMIT
+            ),  # training and clustering run alone, in one worker
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
@@ -64,12 +70,23 @@ def on_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a step on a worker of the default client and wait for it.
 
     A step is safe to repeat, so Dask runs it again elsewhere when its worker dies.
+
+    Raises
+    ------
+    MammosiftError
+        The step has ended every worker that it ran on.
     """
-    from distributed import default_client
+    from distributed import KilledWorker, default_client
 
     future = default_client().submit(step, *args, pure=False, **kwargs)
     try:
         result: R = future.result()
+    except KilledWorker as e:
+        raise MammosiftError(
+            f"the step {step.__name__} has ended each worker that it ran on: one of its films "
+            "kills the process, or memory was short. Its task run in the Prefect UI names the "
+            "shard; run with fewer workers, or leave the films out by a csv of paths as source."
+        ) from e
     finally:
         future.release()
     return result

@@ -49,6 +49,8 @@ class RunRecord:
         self.run_id = f"{self.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.stages: dict[str, StageRecord] = {}
         self.facts: dict[str, Any] = {}
+        self.found = 0
+        """Files that discovery came upon, counted before anything is made of them."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
@@ -59,6 +61,16 @@ class RunRecord:
             yield record
         finally:
             record.seconds = round(time.perf_counter() - started, 3)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Write the record of a run that fails, too: with what it had, and why it ended."""
+        try:
+            yield
+        except Exception as e:
+            self.facts["failed"] = f"{type(e).__name__}: {e}"
+            self.write()
+            raise
 
     def check(self) -> None:
         """Refuse a run whose counts do not add up.

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from types import FrameType
+from typing import Any
+
+from storage.errors import InputError, MammosiftError
 
 POOL = "mammosift"
 DEPLOYMENT = "films"
 STARTUP_TIMEOUT_S = 180
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_all(*, host: str, port: int) -> int:
@@ -26,10 +31,25 @@ def serve_all(*, host: str, port: int) -> int:
     -------
     int
         Exit status: 0 after Ctrl-C or SIGTERM, 1 if the server or the worker ended by itself.
+
+    Raises
+    ------
+    InputError
+        The port is taken, or the host is not loopback and no password is set.
     """
+    if host not in LOOPBACK and "PREFECT_SERVER_API_AUTH_STRING" not in os.environ:
+        raise InputError(
+            f"--host {host} would let everyone on the network start runs. Set "
+            "PREFECT_SERVER_API_AUTH_STRING and PREFECT_API_AUTH_STRING to user:password first, "
+            "or stay on 127.0.0.1."
+        )
     url = f"http://{host}:{port}"
+    _refuse_if_taken(host, port)
     os.environ |= {
         "PREFECT_API_URL": f"{url}/api",
+        # a page of another site, open in the same browser, must not be able to start runs
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": url,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_UI_API_URL": f"{url}/api",
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
@@ -63,7 +83,12 @@ def register() -> None:
 
     async def create_pool() -> None:
         async with get_client() as client:
-            pool = WorkPoolCreate(name=POOL, type="process", description="Runs on this machine.")
+            pool = WorkPoolCreate(
+                name=POOL,
+                type="process",
+                description="Runs on this machine.",
+                base_job_template=await _job_template(),
+            )
             await client.create_work_pool(pool, overwrite=True)
 
     anyio.run(create_pool)
@@ -81,6 +106,28 @@ def register() -> None:
     deployment.apply()  # type: ignore[union-attr]
 
 
+async def _job_template() -> dict[str, Any]:
+    """The process worker's own template, less what would let a run's form name a command."""
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    for name in ("command", "env", "working_dir"):
+        template["variables"]["properties"].pop(name, None)
+        template["job_configuration"].pop(name, None)
+    return template
+
+
+def _refuse_if_taken(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            raise InputError(
+                f"cannot listen on {host}:{port} ({e.strerror}). Choose another port: --port"
+            ) from e
+
+
 def _prefect(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "prefect", *arguments])
 
@@ -91,16 +138,14 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise RuntimeError(
-                "the Prefect server ended at once; is the port taken? Choose another: --port"
-            )
+            raise MammosiftError("the Prefect server ended at once; its messages above say why.")
         try:
             if httpx.get(f"{url}/api/health", timeout=2).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    raise RuntimeError(f"the Prefect server did not answer within {STARTUP_TIMEOUT_S} s")
+    raise MammosiftError(f"the Prefect server did not answer within {STARTUP_TIMEOUT_S} s.")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from flows.dask_cluster import on_worker
+from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef
 from tasks import clusters, decisions, encoders, films, reports, tiles
@@ -21,10 +23,17 @@ DELAYS_S = [2.0, 15.0]
 """For what reads and writes storage: a share that was away for a moment, a worker that died."""
 
 
+def may_pass(_task: object, _task_run: object, state: State[object]) -> bool:
+    """Whether trying again can help: storage or the network, not a rule that was broken."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError | TimeoutError) and not isinstance(error, MammosiftError)
+
+
 @task(
     task_run_name="headers {batch}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
 def describe(
@@ -43,6 +52,7 @@ def describe(
     task_run_name="tiles {name}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
 def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
@@ -54,6 +64,7 @@ def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSe
     task_run_name="train encoder",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
 def train(
@@ -70,6 +81,7 @@ def train(
     task_run_name="embed {tile_key}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
 def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
@@ -77,7 +89,13 @@ def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
     return on_worker(encoders.embed_shard, uri, tile_key, encoder)
 
 
-@task(task_run_name="cluster", retries=RETRIES, retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
+@task(
+    task_run_name="cluster",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
 def cluster(
     uri: str, embedding_keys: Sequence[str], settings: clusters.ClusterSettings
 ) -> ShardRef:
@@ -89,6 +107,7 @@ def cluster(
     task_run_name="decide {tile_key}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
 def decide(
@@ -115,7 +134,13 @@ def decide(
     )
 
 
-@task(task_run_name="report", retries=RETRIES, retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
+@task(
+    task_run_name="report",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
 def report(uri: str, run_id: str, exemplars: str | None) -> str:
     """Write the report; gives its path."""
     return on_worker(reports.write_report, uri, run_id, exemplars=exemplars)

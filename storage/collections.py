@@ -396,6 +396,21 @@ def _facts_known(film: Mammogram) -> int:
     return sum(fact is not None for fact in facts) + len(film.lesions) + named
 
 
+def without_spacing_excluded(films: Sequence[Mammogram]) -> list[Mammogram]:
+    """Films with those of unknown pixel spacing excluded: tiles in millimetres need one."""
+    return [
+        replace(
+            film,
+            excluded_reason="unknown_pixel_spacing",
+            excluded_rule="no pixel spacing in the header, and tile_size_mm needs one.",
+            excluded_remedy="Give it in the column pixel_spacing_mm of the table of films.",
+        )
+        if film.excluded_reason is None and film.pixel_spacing_mm is None
+        else film
+        for film in films
+    ]
+
+
 # -- lesions ---------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,7 @@ def describe(
     max_film_megapixels: float,
     known: Mammogram | None = None,
     any_modality: bool = False,
+    hashed: bool = True,
 ) -> Mammogram:
     """Hash a file and read its header; a file that cannot be used becomes a row that says why.
 
@@ -100,6 +101,8 @@ def describe(
         Row of an earlier run: its hash is taken over where size and time of change agree.
     any_modality : bool
         See :func:`storage.films.read_header`.
+    hashed : bool
+        False leaves hash and id out: only the header is read, not the whole file.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def describe(
     """
     film = Mammogram(mammogram_id=None, patient_key=None, source=source)
     try:
-        film = _hashed(film, path, known)
+        film = _hashed(film, path, known, hashed)
         header = films.read_header(
             path,
             source=source,
@@ -155,7 +158,7 @@ def _excluded(film: Mammogram, error: FilmError) -> Mammogram:
     )
 
 
-def _hashed(film: Mammogram, path: Path, known: Mammogram | None) -> Mammogram:
+def _hashed(film: Mammogram, path: Path, known: Mammogram | None, hashed: bool) -> Mammogram:
     if path.is_dir():
         raise _folder(path, film.source)
     status = path.stat()
@@ -166,7 +169,7 @@ def _hashed(film: Mammogram, path: Path, known: Mammogram | None) -> Mammogram:
         and known.source_sha256 is not None
         and (known.file_size_bytes, known.modified_ns) == (status.st_size, status.st_mtime_ns)
     )
-    digest = known.source_sha256 if known and unchanged else _sha256(path)
+    digest = known.source_sha256 if known and unchanged else _sha256(path) if hashed else None
     return replace(
         film,
         mammogram_id=f"m{digest[:20]}" if digest else None,

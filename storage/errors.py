@@ -9,6 +9,7 @@
     │   ├── CorruptFilm        reason "corrupt": truncated, or disagreeing with its own header
     │   ├── OversizedFilm      reason "oversized": more pixels than max_film_megapixels
     │   └── NotAFilm           reason "not_a_film": a cropped region or a mask of a film
+    ├── InputError             what the user named does not exist
     ├── TableError             a csv that the user gave cannot be used; names file, line and column
     ├── ShardError             a shard is incomplete or was altered
     └── WorkspaceError         the workspace cannot be written, or is not one of ours
@@ -70,6 +71,10 @@ class NotAFilm(FilmError):
     """A cropped region or a mask: it belongs to a film, it is none."""
 
     reason = "not_a_film"
+
+
+class InputError(MammosiftError):
+    """What the user named does not exist."""
 
 
 class TableError(MammosiftError):

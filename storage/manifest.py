@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.dataset as ds
 from storage.schemas import MANIFEST
 from storage.workspace import Workspace, _writer_name
 
+PREVIOUS = ".manifest.previous"
 SPLITS = ("train", "validation", "test")
 
 
@@ -52,11 +52,21 @@ class ManifestWriter:
             self.workspace.fs.mv(source, target, recursive=True)
             return
         Path(source).mkdir(parents=True, exist_ok=True)
-        old = Path(f"{target}.{_writer_name()}.partial")
+        recover(self.workspace)
         if Path(target).exists():
-            Path(target).rename(old)
-        os.rename(source, target)  # noqa: PTH104 (a folder onto a free name)
-        shutil.rmtree(old, ignore_errors=True)
+            Path(target).rename(self.workspace.path(PREVIOUS))
+        Path(source).rename(target)
+        shutil.rmtree(self.workspace.path(PREVIOUS), ignore_errors=True)
+
+
+def recover(workspace: Workspace) -> None:
+    """Put the manifest back that a run killed while publishing had moved aside."""
+    if not workspace.is_local:
+        return
+    previous, target = (Path(workspace.path(name)) for name in (PREVIOUS, "manifest"))
+    if previous.exists() and not target.exists():
+        previous.rename(target)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def read_manifest(workspace: Workspace, columns: list[str] | None = None) -> pa.Table:

@@ -13,8 +13,9 @@ import json
 import os
 import shutil
 import socket
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,10 @@ COMPLETE = "complete.json"
 LAYOUT_VERSION = 1
 ZARR_SHARD_BYTES = 64 * 2**20
 ZARR_CHUNK_BYTES = 256 * 2**10
+PARTIALS = ("*.partial", "*/*.partial", "*/.*.training/*.partial")
+"""Where writers work aside."""
+ABANDONED_AFTER_S = 7 * 24 * 3600
+"""What another machine's writer left is cleared away after this time."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Workspace:
     """
 
     def __init__(self, uri: str | Path) -> None:
+        if "::" in str(uri):
+            raise WorkspaceError(
+                f"{uri}: a workspace's name cannot hold '::'. Name another folder."
+            )
         fs, root = fsspec.core.url_to_fs(str(uri))
         self.fs: fsspec.AbstractFileSystem = fs
         self.root: str = str(root).rstrip("/")
@@ -85,10 +94,12 @@ class Workspace:
         self = cls(uri)
         if self.exists(MARKER):
             return cls.open(uri)
+        foreign: list[Any] = []
         try:
             self.fs.makedirs(self.root, exist_ok=True)
-            foreign = [e for e in self.fs.ls(self.root, detail=False) if PurePosixPath(e).name]
-        except (OSError, NotADirectoryError) as e:
+            with contextlib.suppress(FileNotFoundError):  # an object store makes no empty folder
+                foreign = [e for e in self.fs.ls(self.root, detail=False) if PurePosixPath(e).name]
+        except OSError as e:
             raise WorkspaceError(
                 f"{self.uri} cannot be a workspace ({type(e).__name__}). "
                 "Name a folder that you may write."
@@ -179,6 +190,39 @@ class Workspace:
         """A shard, complete or not."""
         return Shard(self, kind, key)
 
+    def made(
+        self,
+        kind: str,
+        key: str,
+        write: Callable[[ShardWriter], None],
+        *,
+        reusable: Callable[[ShardRef], bool] = lambda _: True,
+    ) -> ShardRef:
+        """Reference of a shard: of the one that is there, or of the one that ``write`` makes now.
+
+        A shard that is there is used again if all its files are there in their sizes, and
+        ``reusable`` agrees; otherwise it is made anew.
+
+        Parameters
+        ----------
+        kind, key : str
+            Of the shard.
+        write : callable
+            Writes its files and sets rows and counts.
+        reusable : callable
+            May refuse the shard that is there.
+        """
+        shard = self.shard(kind, key)
+        if shard.is_whole() and reusable(found := shard.ref(reused=True)):
+            return found
+        if shard.is_complete():
+            self.fs.rm(self.path(shard.folder), recursive=True)
+        started = time.perf_counter()
+        with self.write_shard(kind, key) as writer:
+            write(writer)
+            writer.seconds = time.perf_counter() - started
+        return shard.ref()
+
     @contextmanager
     def write_shard(self, kind: str, key: str) -> Iterator[ShardWriter]:
         """Write a shard aside; on leaving the block it is checked, marked complete and published.
@@ -188,7 +232,7 @@ class Workspace:
         """
         final = f"{kind}/{key}"
         aside = f"{kind}/.{key}.{_writer_name()}.partial" if self.is_local else final
-        if self.exists(final) and not self.shard(kind, key).is_complete():
+        if self.is_local and self.exists(final) and not self.shard(kind, key).is_complete():
             self.fs.rm(self.path(final), recursive=True)
         writer = ShardWriter(self, aside)
         try:
@@ -209,15 +253,22 @@ class Workspace:
             raise
 
     def remove_abandoned(self) -> int:
-        """Remove what writers on this machine that no longer live have left; returns how many."""
+        """Remove what writers left that no longer live; returns how many.
+
+        On this machine a writer is known by its process; what other machines left is removed after
+        a week. Folders deeper down are not looked into, so a busy workspace is not disturbed.
+        """
         if not self.is_local:
             return 0
-        host, removed = socket.gethostname(), 0
-        for entry in Path(self.root).rglob("*.partial"):
-            writer = entry.name.removesuffix(".partial").rsplit(".", 1)[-1].split("~")
-            if len(writer) != 3 or writer[0] != host or _is_alive(int(writer[1])):
+        removed = 0
+        root = Path(self.root)
+        for entry in [found for level in PARTIALS for found in root.glob(level)]:
+            if not _is_abandoned(entry):
                 continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
             removed += 1
         return removed
 
@@ -239,6 +290,16 @@ class Shard:
     def is_complete(self) -> bool:
         """Whether its mark is there."""
         return self.workspace.exists(self.folder, COMPLETE)
+
+    def is_whole(self) -> bool:
+        """Whether it is complete and all its files are there in their sizes."""
+        if not self.is_complete():
+            return False
+        try:
+            self.check()
+        except ShardError:
+            return False
+        return True
 
     def record(self) -> dict[str, Any]:
         """Rows, counts and files, as they were when it was marked."""
@@ -421,6 +482,19 @@ def _sha256(data: bytes) -> str:
 
 def _writer_name() -> str:
     return f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
+
+
+def _is_abandoned(entry: Path) -> bool:
+    """Whether the writer that a ``.partial`` entry names has ended."""
+    writer = entry.name.removesuffix(".partial").rsplit(".", 1)[-1].split("~")
+    if len(writer) != 3 or not writer[1].isdigit():
+        return False
+    if writer[0] == socket.gethostname():
+        return not _is_alive(int(writer[1]))
+    try:
+        return time.time() - entry.stat().st_mtime > ABANDONED_AFTER_S
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(pid: int) -> bool:

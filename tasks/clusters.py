@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.workspace import ShardRef, Workspace, content_key
+from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 
 KIND = "clusters"
@@ -71,45 +70,41 @@ def cluster(
         Of kind ``clusters``; counts: tiles, clusters, noise.
     """
     workspace = Workspace.open(workspace_uri)
-    key = cluster_key(embedding_keys, settings)
-    if workspace.shard(KIND, key).is_complete():
-        return workspace.shard(KIND, key).ref(reused=True)
+    keys = sorted(embedding_keys)
+    return workspace.made(
+        KIND, cluster_key(keys, settings), lambda writer: _write(writer, keys, settings)
+    )
 
+
+def _write(writer: ShardWriter, keys: list[str], settings: ClusterSettings) -> None:
     from models import clustering
 
-    started = time.perf_counter()
-    keys = sorted(embedding_keys)
+    workspace = writer.workspace
     scaled = standardised(workspace, keys)
     estimator = clustering.make_clusterer(settings.cluster_method, **settings.parameters())
     result = clustering.fit_cluster(estimator, np.concatenate([scaled[k] for k in keys]))
+    start = 0
+    for k in keys:
+        stop = start + len(scaled[k])
+        ids = workspace.shard(EMBEDDINGS, k).table("embeddings.parquet", columns=["tile_id"])
+        table = pa.table(
+            {
+                "tile_id": ids["tile_id"],
+                "cluster_label": pa.array(result.labels[start:stop], pa.int32()),
+                "membership": pa.array(result.membership[start:stop], pa.float32()),
+                "outlier_score": pa.array(result.outlier_score[start:stop], pa.float32()),
+            }
+        )
+        writer.write_table(f"{k}.parquet", table)
+        start = stop
     n_clusters = int(result.labels.max(initial=-1)) + 1
     noise = int(np.count_nonzero(result.labels < 0))
-    with workspace.write_shard(KIND, key) as writer:
-        start = 0
-        for k in keys:
-            stop = start + len(scaled[k])
-            ids = workspace.shard(EMBEDDINGS, k).table("embeddings.parquet", columns=["tile_id"])
-            table = pa.table(
-                {
-                    "tile_id": ids["tile_id"],
-                    "cluster_label": pa.array(result.labels[start:stop], pa.int32()),
-                    "membership": pa.array(result.membership[start:stop], pa.float32()),
-                    "outlier_score": pa.array(result.outlier_score[start:stop], pa.float32()),
-                }
-            )
-            writer.write_table(f"{k}.parquet", table)
-            start = stop
-        summary = {"settings": asdict(settings), "clusters": n_clusters, "noise": noise}
-        summary["parameters_used"] = {
-            name: getattr(estimator, name)
-            for name in ("eps_",)
-            if isinstance(getattr(estimator, name, None), float)
-        }
-        writer.write_bytes(SUMMARY, json.dumps(summary, indent=2).encode())
-        writer.rows = start
-        writer.counts = {"tiles": start, "clusters": n_clusters, "noise": noise}
-        writer.seconds = time.perf_counter() - started
-    return workspace.shard(KIND, key).ref()
+    summary = {"settings": asdict(settings), "clusters": n_clusters, "noise": noise}
+    if isinstance(eps := getattr(estimator, "eps_", None), float):
+        summary["eps_used"] = eps
+    writer.write_bytes(SUMMARY, json.dumps(summary, indent=2).encode())
+    writer.rows = start
+    writer.counts = {"tiles": start, "clusters": n_clusters, "noise": noise}
 
 
 def standardised(

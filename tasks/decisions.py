@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -111,13 +112,13 @@ def decide_shard(
     rows["schema_version"] = SCHEMA_VERSION
     split = rows["mammogram_id"].map(split_of_film)
     writer = ManifestWriter(workspace, staging)
+    written = []
     for name in SPLITS:
-        table = pa.Table.from_pandas(rows[split == name], schema=MANIFEST, preserve_index=False)
+        part_rows = rows[split == name]
+        table = pa.Table.from_pandas(part_rows, schema=MANIFEST, preserve_index=False)
         writer.write_part(tile_key, name, table)
-    fate = rows["decision"].where(rows["reason"].isna(), rows["decision"] + "/" + rows["reason"])
-    return PartCounts(
-        tile_key, _count(fate), _count(split[rows["decision"] == "keep"].astype(object))
-    )
+        written.append(part_rows[["decision", "reason"]].assign(split=name))
+    return _counts(tile_key, pd.concat(written))
 
 
 def manifest_rows(
@@ -143,6 +144,7 @@ def manifest_rows(
         tissue_for_review=settings.tissue_for_review,
     )
     rows["decision"], rows["reason"] = decided.decision, decided.reason
+    rows["lesion_fraction"] = known_lesion_fraction(rows, films, hidden)
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
@@ -153,6 +155,22 @@ def manifest_rows(
     return rows[[name for name in MANIFEST.names if name not in given]]
 
 
+def known_lesion_fraction(
+    rows: pd.DataFrame, films: Mapping[str, Mammogram], hidden: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Share of each tile inside lesions; null where nobody knows, 0 where it is known to be none.
+
+    A tile of a film labelled normal holds no lesion. A film with a lesion of unknown place says
+    nothing of the tiles that its located lesions do not touch; nor does a film without annotations.
+    """
+    fraction = rows["lesion_fraction"].to_numpy(np.float32, copy=True)
+    labels = {i: film.label for i, film in films.items()}
+    normal = rows["mammogram_id"].map(labels).eq("normal").to_numpy(bool)
+    fraction[normal & np.isnan(fraction)] = 0
+    fraction[hidden & (fraction == 0)] = np.nan
+    return fraction
+
+
 def count_tiles(parts: list[PartCounts]) -> tuple[dict[str, int], dict[str, int]]:
     """Sums over shards: tiles by decision and reason, and kept tiles by part."""
     totals: tuple[dict[str, int], dict[str, int]] = ({}, {})
@@ -161,6 +179,15 @@ def count_tiles(parts: list[PartCounts]) -> tuple[dict[str, int], dict[str, int]
             for name, n in counts.items():
                 total[name] = total.get(name, 0) + n
     return dict(sorted(totals[0].items())), dict(sorted(totals[1].items()))
+
+
+def _counts(tile_key: str, written: pd.DataFrame) -> PartCounts:
+    """Counts of the rows that were written, so that a lost one shows."""
+    fate = written["decision"].where(
+        written["reason"].isna(), written["decision"] + "/" + written["reason"]
+    )
+    kept = written["split"][written["decision"] == "keep"]
+    return PartCounts(tile_key, _count(fate), _count(kept))
 
 
 def _count(values: pd.Series) -> dict[str, int]:

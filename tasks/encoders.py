@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from dask.system import CPU_COUNT
 
 from storage.errors import MammosiftError
 from storage.tile_shards import read_index, read_pixels
-from storage.workspace import ShardRef, Workspace, content_key
+from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks import progress
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import thumbnails
+
+if TYPE_CHECKING:
+    from models.training import TrainingResult
 
 KIND = "encoders"
 EMBEDDINGS = "embeddings"
@@ -30,7 +33,7 @@ RECONSTRUCTIONS = "reconstructions.png"
 EMBEDDING_TABLE = "embeddings.parquet"
 EMBEDDING_ARRAY = "embeddings.zarr"
 
-NETWORK_CODE = ("models.autoencoder", "models.checkpoints")
+NETWORK_CODE = ("models.autoencoder", "models.checkpoints", "models.devices", "tasks.encoders")
 HOLD_OUT = 0.1
 """Share of the training tiles that validates where no patient fell into the validation part."""
 SHOWN_RECONSTRUCTIONS = 12
@@ -65,7 +68,14 @@ def encoder_key(
     tile_keys: Sequence[str], split_of_film: Mapping[str, str], settings: EncoderSettings
 ) -> str:
     """Key of an encoder: tiles, split, settings and code."""
-    code = source_fingerprint("tasks.encoders", *NETWORK_CODE, "models.training", "models.devices")
+    code = source_fingerprint(
+        *NETWORK_CODE,
+        "models.encoding",
+        "models.tile_source",
+        "models.training",
+        "tasks.kernels.thumbnails",
+        "storage.tile_shards",
+    )
     split = sorted(split_of_film.items())
     return content_key(KIND, sorted(tile_keys), split, asdict(settings), code)
 
@@ -101,21 +111,66 @@ def train_encoder(
     """
     workspace = Workspace.open(workspace_uri)
     key = encoder_key(tile_keys, split_of_film, settings)
-    if workspace.shard(KIND, key).is_complete():
-        return workspace.shard(KIND, key).ref(reused=True)
-
-    from models import autoencoder, checkpoints, encoding, tile_source, training
-
-    started = time.perf_counter()
-    config = autoencoder.named_config(settings.encoder)
-    sample = draw_sample(
-        workspace, tile_keys, split_of_film, size=settings.training_tiles, seed=settings.seed
-    )
-    train_tiles, validation_tiles = (
-        _load(workspace, chosen, config.input_size_px)
-        for chosen in (sample.training, sample.validation)
-    )
     state = f"{KIND}/.{key}.training/state.safetensors"
+    sample = functools.partial(
+        draw_sample,
+        workspace,
+        tile_keys,
+        split_of_film,
+        size=settings.training_tiles,
+        seed=settings.seed,
+    )
+    ref = workspace.made(
+        KIND, key, lambda writer: _write_encoder(writer, sample(), settings, state)
+    )
+    if workspace.exists(state):
+        workspace.fs.rm(workspace.path(f"{KIND}/.{key}.training"), recursive=True)
+    return ref
+
+
+def _write_encoder(
+    writer: ShardWriter, sample: TrainingSample, settings: EncoderSettings, state: str
+) -> None:
+    from models import autoencoder, checkpoints, encoding
+
+    workspace = writer.workspace
+    config = autoencoder.named_config(settings.encoder)
+    train_tiles = _load(workspace, sample.training, config.input_size_px)
+    validation_tiles = _load(workspace, sample.validation, config.input_size_px)
+    try:
+        result = _train(train_tiles, validation_tiles, settings, workspace, state)
+    except checkpoints.CheckpointError:  # the state of the killed run is damaged: from the start
+        workspace.fs.rm(workspace.path(state))
+        result = _train(train_tiles, validation_tiles, settings, workspace, state)
+
+    writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
+    writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())
+    history = [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in result.history]
+    writer.write_table(HISTORY, pa.Table.from_pylist(history))
+    shown = validation_tiles[:SHOWN_RECONSTRUCTIONS]
+    writer.write_bytes(
+        RECONSTRUCTIONS, _reconstruction_sheet(shown, encoding.reconstruct(result.model, shown))
+    )
+    facts = {"note": sample.note, "settings": asdict(settings)}
+    writer.write_bytes("training.json", json.dumps(facts, indent=2).encode())
+    writer.rows = len(train_tiles)
+    writer.counts = {
+        "training_tiles": len(train_tiles),
+        "validation_tiles": len(validation_tiles),
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+    }
+
+
+def _train(
+    train_tiles: npt.NDArray[np.uint16],
+    validation_tiles: npt.NDArray[np.uint16],
+    settings: EncoderSettings,
+    workspace: Workspace,
+    state: str,
+) -> TrainingResult:
+    """Train, writing the state after each epoch; a killed run's state is gone on from."""
+    from models import autoencoder, tile_source, training
 
     def on_epoch(record: training.EpochRecord) -> None:
         progress.report(
@@ -126,51 +181,23 @@ def train_encoder(
             validation_loss=record.validation_loss,
         )
 
-    def train(resume: bytes | None) -> training.TrainingResult:
-        return training.train(
-            tile_source.ArrayTiles(train_tiles),
-            config,
-            training.TrainingSettings(
-                max_epochs=settings.max_epochs,
-                patience=settings.patience,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-                precision=settings.precision,
-            ),
-            validation_tiles=tile_source.ArrayTiles(validation_tiles),
-            seed=settings.seed,
-            checkpoint=lambda data: workspace.write_bytes(state, data),
-            resume=resume,
-            on_epoch=on_epoch,
-            n_threads=settings.training_threads or os.cpu_count(),
-        )
-
-    try:
-        result = train(workspace.read_bytes(state) if workspace.exists(state) else None)
-    except checkpoints.CheckpointError:  # the state of the killed run is damaged: from the start
-        result = train(None)
-    with workspace.write_shard(KIND, key) as writer:
-        writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
-        writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())
-        history = [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in result.history]
-        writer.write_table(HISTORY, pa.Table.from_pylist(history))
-        shown = validation_tiles[:SHOWN_RECONSTRUCTIONS]
-        writer.write_bytes(
-            RECONSTRUCTIONS, _reconstruction_sheet(shown, encoding.reconstruct(result.model, shown))
-        )
-        facts = {"note": sample.note, "settings": asdict(settings)}
-        writer.write_bytes("training.json", json.dumps(facts, indent=2).encode())
-        writer.rows = len(train_tiles)
-        writer.counts = {
-            "training_tiles": len(train_tiles),
-            "validation_tiles": len(validation_tiles),
-            "epochs": len(result.history),
-            "best_epoch": result.best_epoch,
-        }
-        writer.seconds = time.perf_counter() - started
-    if workspace.exists(state):
-        workspace.fs.rm(workspace.path(f"{KIND}/.{key}.training"), recursive=True)
-    return workspace.shard(KIND, key).ref()
+    return training.train(
+        tile_source.ArrayTiles(train_tiles),
+        autoencoder.named_config(settings.encoder),
+        training.TrainingSettings(
+            max_epochs=settings.max_epochs,
+            patience=settings.patience,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            precision=settings.precision,
+        ),
+        validation_tiles=tile_source.ArrayTiles(validation_tiles),
+        seed=settings.seed,
+        checkpoint=lambda data: workspace.write_bytes(state, data),
+        resume=workspace.read_bytes(state) if workspace.exists(state) else None,
+        on_epoch=on_epoch,
+        n_threads=settings.training_threads or CPU_COUNT,
+    )
 
 
 def draw_sample(
@@ -266,33 +293,35 @@ def embed_shard(workspace_uri: str, tile_key: str, encoder: str) -> ShardRef:
         Of kind ``embeddings``; rows are tiles.
     """
     workspace = Workspace.open(workspace_uri)
-    key = embedding_key(tile_key, encoder)
-    if workspace.shard(EMBEDDINGS, key).is_complete():
-        return workspace.shard(EMBEDDINGS, key).ref(reused=True)
+    return workspace.made(
+        EMBEDDINGS,
+        embedding_key(tile_key, encoder),
+        lambda writer: _write_embeddings(writer, tile_key, encoder),
+    )
 
+
+def _write_embeddings(writer: ShardWriter, tile_key: str, encoder: str) -> None:
     from models import checkpoints, encoding
 
-    started = time.perf_counter()
+    workspace = writer.workspace
     weights = workspace.shard(KIND, encoder)
+    weights.check()
     model = checkpoints.from_bytes(weights.read_bytes(WEIGHTS), weights.read_bytes(CONFIG).decode())
+    workspace.shard("tiles", tile_key).check()
     index = read_index(workspace, tile_key, ["tile_id", "is_black", "pixels_index"]).to_pandas()
     index = index[~index["is_black"]]
     rows = index["pixels_index"].to_numpy(np.int64)
-    workspace.shard("tiles", tile_key).check()
     dim = model.config.latent_dim
-    with workspace.write_shard(EMBEDDINGS, key) as writer:
-        out = writer.array(EMBEDDING_ARRAY, (dim,), "float32", {"encoder": encoder})
-        blocks = []
-        for tiles in read_pixels(workspace, tile_key, rows):
-            block = encoding.encode(model, tiles)
-            out.append(block)
-            blocks.append(block)
-        out.close()
-        embeddings = np.concatenate(blocks) if blocks else np.empty((0, dim), np.float32)
-        values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), dim)
-        ids = pa.array(index["tile_id"].to_numpy(object), pa.string())
-        writer.write_table(EMBEDDING_TABLE, pa.table({"tile_id": ids, "embedding": values}))
-        writer.rows = len(embeddings)
-        writer.counts = {"tiles": len(embeddings)}
-        writer.seconds = time.perf_counter() - started
-    return workspace.shard(EMBEDDINGS, key).ref()
+    out = writer.array(EMBEDDING_ARRAY, (dim,), "float32", {"encoder": encoder})
+    blocks = [np.empty((0, dim), np.float32)]
+    for tiles in read_pixels(workspace, tile_key, rows):
+        block = encoding.encode(model, tiles)
+        out.append(block)
+        blocks.append(block)
+    out.close()
+    embeddings = np.concatenate(blocks)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), dim)
+    ids = pa.array(index["tile_id"].to_numpy(object), pa.string())
+    writer.write_table(EMBEDDING_TABLE, pa.table({"tile_id": ids, "embedding": values}))
+    writer.rows = len(embeddings)
+    writer.counts = {"tiles": len(embeddings)}

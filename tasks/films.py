@@ -5,18 +5,39 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from storage import collections, discovery
-from storage.errors import WorkspaceError
+from storage.errors import InputError, WorkspaceError
 from storage.records import FilmShard, Lesion, Mammogram
 from storage.workspace import Workspace
 from tasks.fingerprint import source_fingerprint
+from tasks.report_page.exemplars import read_exemplars
 
 TABLE = "mammograms/mammograms.parquet"
 HEADERS = "headers/headers.parquet"
 FILES_PER_BATCH = 64
+
+
+def check_inputs(
+    source: str, *, films_csv: str | None, lesions_csv: str | None, exemplars: str | None
+) -> None:
+    """Look at what the user named, before anything long begins.
+
+    Raises
+    ------
+    MammosiftError
+        The source or a table does not exist, or the table of exemplars cannot be read.
+    """
+    try:
+        discovery.list_files(source)
+    except ValueError as e:
+        raise InputError(str(e)) from e
+    for name, table in (("films_csv", films_csv), ("lesions_csv", lesions_csv)):
+        if table is not None and not Path(table).is_file():
+            raise InputError(f"{name}={table!r} does not exist; check the path.")
+    if exemplars is not None:
+        read_exemplars(exemplars)
 
 
 def find(source: str) -> tuple[Path, list[list[tuple[str, str]]]]:
@@ -84,21 +105,6 @@ def join(
         films_csv=Path(films_csv) if films_csv else None,
         lesions_csv=Path(lesions_csv) if lesions_csv else None,
     )
-
-
-def without_spacing_excluded(films: Sequence[Mammogram]) -> list[Mammogram]:
-    """Films with those of unknown pixel spacing excluded: tiles in millimetres need one."""
-    return [
-        replace(
-            film,
-            excluded_reason="unknown_pixel_spacing",
-            excluded_rule="no pixel spacing in the header, and tile_size_mm needs one.",
-            excluded_remedy="Give it in the column pixel_spacing_mm of the table of films.",
-        )
-        if film.excluded_reason is None and film.pixel_spacing_mm is None
-        else film
-        for film in films
-    ]
 
 
 def write(workspace: Workspace, films: Sequence[Mammogram]) -> None:

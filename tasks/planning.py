@@ -75,6 +75,8 @@ def estimate(settings: CurationSettings) -> Estimate:
         films_csv=Path(settings.films_csv) if settings.films_csv else None,
         lesions_csv=Path(settings.lesions_csv) if settings.lesions_csv else None,
     )
+    if settings.tile_size_mm is not None:
+        found = collections.without_spacing_excluded(found)
     used = [f for f in found if f.excluded_reason is None]
     if not used:
         raise MammosiftError(
@@ -106,17 +108,8 @@ def estimate(settings: CurationSettings) -> Estimate:
 
 
 def _header(path: Path, source: str, max_film_megapixels: float) -> Mammogram:
-    try:
-        return films.read_header(path, source=source, max_film_megapixels=max_film_megapixels)
-    except FilmError as e:
-        return Mammogram(
-            None,
-            None,
-            source,
-            excluded_reason=e.reason,
-            excluded_rule=e.rule,
-            excluded_remedy=e.remedy,
-        )
+    """Row of a film without its hash, which would cost reading it whole."""
+    return discovery.describe(path, source, max_film_megapixels=max_film_megapixels, hashed=False)
 
 
 def _boxes(film: Mammogram, settings: CurationSettings) -> npt.NDArray[np.int32]:
@@ -134,22 +127,29 @@ def _boxes(film: Mammogram, settings: CurationSettings) -> npt.NDArray[np.int32]
 
 
 def _seconds_per_megapixel(used: list[Mammogram], root: Path, settings: CurationSettings) -> float:
-    film = sorted(used, key=lambda f: (f.rows or 0) * (f.columns or 0))[len(used) // 2]
+    """Time of reading and screening a film of middling size; of the next one if it is damaged."""
+    by_size = sorted(used, key=lambda f: (f.rows or 0) * (f.columns or 0))
+    for film in by_size[len(used) // 2 :] + by_size[: len(used) // 2]:
+        try:
+            return _seconds_of(film, root, settings)
+        except FilmError:
+            continue
+    raise MammosiftError(f"no film in {settings.source} can be read; all of them are damaged.")
+
+
+def _seconds_of(film: Mammogram, root: Path, settings: CurationSettings) -> float:
     boxes = _boxes(film, settings)
-    seconds = 0.0
+    path = discovery.film_path(root, film.source)
+    seconds, megapixels = 0.0, 1.0
     for _ in range(2):  # the first pass compiles
         started = time.perf_counter()
-        grey = films.read_pixels(
-            discovery.film_path(root, film.source),
-            film,
-            max_film_megapixels=settings.max_film_megapixels,
-        )
+        grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
         scaled = intensity.normalise(
             grey, scanner=film.calibrated_scanner, bits_stored=film.bits_stored
         )
         film_tiles.screen_film(scaled, boxes, lesion_mask=None)
-        seconds = time.perf_counter() - started
-    return 2.0 * seconds / (scaled.size / 1e6)  # as much again for hashing and writing
+        seconds, megapixels = time.perf_counter() - started, scaled.size / 1e6
+    return 2.0 * seconds / megapixels  # as much again for hashing and writing
 
 
 def _duration(seconds: float) -> str:

@@ -5,9 +5,17 @@ The same model is the command's options, the TOML file's keys and the form in th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 
 def _field(title: str, description: str, *, unit: str | None = None, **bounds: Any) -> Any:
@@ -212,6 +220,20 @@ class CurationSettings(BaseModel):
     workers: int | None = _field(
         "Local workers", "Processes of the local cluster; default: one a core.", default=None, ge=1
     )
+
+    @field_validator("source", "out", "films_csv", "lesions_csv", "exemplars")
+    @classmethod
+    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
+        if value is None or "://" in value:
+            return value
+        path = Path(value).expanduser()
+        if not path.is_absolute():
+            raise ValueError(
+                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
+                "give the whole path."
+            )
+        return str(path)
 
     @model_validator(mode="after")
     def _consistent(self) -> CurationSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from storage import collections, discovery, films
-from storage.errors import CorruptFilm, FilmError, UnreadableFilm
+from storage.errors import FilmError, UnreadableFilm
 from storage.records import FilmShard, Mammogram
 from storage.schemas import TILES
 from storage.tile_shards import FILMS, FILMS_SCHEMA, INDEX, KIND, PIXELS, SCALE
-from storage.workspace import ArrayWriter, ShardRef, Workspace, content_key
+from storage.workspace import ArrayWriter, ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import context, film_tiles, intensity, thumbnails, tiling
 
@@ -40,7 +39,12 @@ def key_of(shard: FilmShard, settings: TileSettings) -> str:
         for f, lesions in zip(shard.films, shard.lesion_digests, strict=True)
     ]
     code = source_fingerprint(
-        "tasks.tiles", "tasks.kernels", "storage.films", "storage.collections"
+        "tasks.tiles",
+        "tasks.kernels",
+        "storage.films",
+        "storage.collections",
+        "storage.workspace",
+        "storage.tile_shards",
     )
     return content_key(KIND, content, vars(settings), code)
 
@@ -68,48 +72,50 @@ def cut_shard(workspace_uri: str, root: str, shard: FilmShard, settings: TileSet
         Rows are tiles cut; counts: tiles, black, stored, films, excluded, unreadable.
     """
     workspace = Workspace.open(workspace_uri)
-    key = key_of(shard, settings)
-    done = workspace.shard(KIND, key)
-    if done.is_complete() and not done.ref().counts["unreadable"]:
-        return done.ref(reused=True)
-    if done.is_complete():
-        workspace.fs.rm(workspace.path(done.folder), recursive=True)
 
-    started = time.perf_counter()
+    def write(writer: ShardWriter) -> None:
+        _write(writer, Path(root), shard, settings)
+
+    return workspace.made(
+        KIND,
+        key_of(shard, settings),
+        write,
+        reusable=lambda ref: ref.counts["unreadable"] == 0,
+    )
+
+
+def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSettings) -> None:
     size = settings.tile_size_px
-    tables: list[pa.Table] = []
-    film_rows: list[dict[str, object]] = []
-    with workspace.write_shard(KIND, key) as writer:
-        pixels = writer.array(PIXELS, (size, size), "uint16", {"scale": SCALE})
-        for film in shard.films:
-            row: dict[str, object] = {"mammogram_id": film.mammogram_id, "tiles": 0}
-            try:
-                table, row["thumbnail_png"] = _cut_film(film, Path(root), settings, pixels)
-                row["tiles"] = table.num_rows
-                tables.append(table)
-            except FilmError as e:
-                row |= {
-                    "excluded_reason": e.reason,
-                    "excluded_rule": e.rule,
-                    "excluded_remedy": e.remedy,
-                }
-            film_rows.append(row)
-        pixels.close()
-        index = pa.concat_tables(tables) if tables else TILES.empty_table()
-        writer.write_table(INDEX, index)
-        writer.write_table(FILMS, pa.Table.from_pylist(film_rows, schema=FILMS_SCHEMA))
-        reasons = [r["excluded_reason"] for r in film_rows if r.get("excluded_reason")]
-        writer.rows = index.num_rows
-        writer.counts = {
-            "films": len(shard.films) - len(reasons),
-            "excluded": len(reasons),
-            "unreadable": reasons.count(UnreadableFilm.reason),
-            "tiles": index.num_rows,
-            "black": int(np.count_nonzero(index["is_black"])),
-            "stored": pixels.rows,
-        }
-        writer.seconds = time.perf_counter() - started
-    return workspace.shard(KIND, key).ref()
+    pixels = writer.array(PIXELS, (size, size), "uint16", {"scale": SCALE})
+    tables = [TILES.empty_table()]
+    rows: list[dict[str, object]] = []
+    for film in shard.films:
+        row: dict[str, object] = {"mammogram_id": film.mammogram_id, "tiles": 0}
+        try:
+            table, row["thumbnail_png"] = _cut_film(film, root, settings, pixels)
+            row["tiles"] = table.num_rows
+            tables.append(table)
+        except FilmError as e:
+            row |= {
+                "excluded_reason": e.reason,
+                "excluded_rule": e.rule,
+                "excluded_remedy": e.remedy,
+            }
+        rows.append(row)
+    pixels.close()
+    index = pa.concat_tables(tables)
+    writer.write_table(INDEX, index)
+    writer.write_table(FILMS, pa.Table.from_pylist(rows, schema=FILMS_SCHEMA))
+    reasons = [row["excluded_reason"] for row in rows if row.get("excluded_reason")]
+    writer.rows = index.num_rows
+    writer.counts = {
+        "films": len(shard.films) - len(reasons),
+        "excluded": len(reasons),
+        "unreadable": reasons.count(UnreadableFilm.reason),
+        "tiles": index.num_rows,
+        "black": int(np.count_nonzero(index["is_black"])),
+        "stored": pixels.rows,
+    }
 
 
 def _cut_film(
@@ -144,6 +150,9 @@ def _cut_film(
     stored = stored_tiles(
         columns["is_black"], columns["p99"], samples=settings.black_samples_per_film
     )
+    stored |= columns["lesion_fraction"] > 0  # a person must be able to look at these
+    if collections.has_unlocated_lesion(film):
+        stored |= columns["breast_fraction"] > 0
     first = pixels.rows_appended
     pixels.append(
         tiling.cut_tiles(
@@ -199,7 +208,7 @@ def _check_unchanged(path: Path, film: Mammogram) -> None:
             "Check that the folder is still mounted, then run again.",
         ) from e
     if (stat.st_size, stat.st_mtime_ns) != (film.file_size_bytes, film.modified_ns):
-        raise CorruptFilm(
+        raise UnreadableFilm(
             film.source,
             "the file was altered while the run was going on.",
             "Run again when nothing writes into the folder any more.",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,44 @@ def test_plan_counts_films_and_tiles_and_writes_nothing(film_folder: Path, tmp_p
     assert "12 used, 0 files excluded" in done.output
     assert f"{12 * 48} cut" in done.output
     assert not out.exists()
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"--source": "nowhere"}, "does not exist; give a folder"),
+        ({"--films-csv": "nowhere.csv"}, "does not exist; check the path"),
+        ({"--lesions-csv": "nowhere.csv"}, "does not exist; check the path"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_what_does_not_exist_is_said_in_one_line_and_exits_with_2(
+    name: str, wrong: dict[str, str], said: str, film_folder: Path, tmp_path: Path
+) -> None:
+    given = {"--source": str(film_folder), "--out": str(tmp_path / "w")} | wrong
+    done = command(name, *(f"{option}={value}" for option, value in given.items()))
+    assert done.returncode == BAD_ARGUMENTS
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_serve_listens_to_the_network_only_with_a_password() -> None:
+    done = command("serve", "--host", "0.0.0.0")  # noqa: S104
+    assert done.returncode == BAD_ARGUMENTS
+    assert "PREFECT_SERVER_API_AUTH_STRING" in done.stderr
+
+
+def test_serve_refuses_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = command("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == BAD_ARGUMENTS
+    assert "Choose another port" in done.stderr

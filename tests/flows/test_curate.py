@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,45 @@ def test_other_order_and_other_folder_give_the_same_tiles(
         moved.set_index("tile_id")[columns].sort_index(),
         manifest.set_index("tile_id")[columns].sort_index(),
     )
+
+
+def test_a_lost_chunk_is_made_again_and_not_read_as_zeros(
+    curated: tuple[Workspace, dict[str, Any]], film_folder: Path, small: dict[str, int]
+) -> None:
+    from flows.curate import curate
+
+    workspace = curated[0]
+    chunk = next(Path(workspace.path("tiles")).glob("*/pixels.zarr/c/0/0/0"))
+    whole = chunk.read_bytes()
+    chunk.unlink()
+    again = curate(CurationSettings(source=str(film_folder), out=workspace.uri, **small))
+    assert again["stages"]["tiles"]["made"] == 1
+    assert chunk.read_bytes() == whole
+
+
+def test_the_readme_shows_how_to_read_the_manifest(
+    curated: tuple[Workspace, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "curated").symlink_to(curated[0].root)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102 (our own text)
+    assert names["pixels"].shape == (64, 64)
+    assert names["pixels"].max() > 0
+
+
+def test_what_is_known_of_lesions_tells_none_from_unknown(manifest: pd.DataFrame) -> None:
+    for source, tiles in manifest.groupby("source"):
+        if source == "case1/R film.png":
+            assert tiles.lesion_fraction.notna().all()
+        elif (tiles.label == "normal").all():
+            assert (tiles.lesion_fraction == 0).all()
+        else:
+            assert tiles.lesion_fraction.isna().all()
+    touching = manifest[manifest.lesion_fraction > 0]
+    assert touching.pixels_index.notna().all(), "a person must be able to look at these"
 
 
 def test_the_example_trains_from_the_manifest_alone(

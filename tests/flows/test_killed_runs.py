@@ -76,6 +76,35 @@ def test_killed_in_each_stage_then_resumed_gives_the_same_manifest(
     assert not list(out.rglob("*.partial")), "what killed runs left is cleared away"
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
+    film_folder: Path, small: dict[str, int], tmp_path: Path
+) -> None:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in small.items()]
+    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # its own server
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "flows.cli", "run"),
+            *(f"--source={film_folder}", f"--out={tmp_path / 'w'}", *options),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env | {"PYTHONUNBUFFERED": "1", "PREFECT_HOME": str(tmp_path / "prefect")},
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if "tiles 1/" in line:
+            break
+    children = psutil.Process(run.pid).children(recursive=True)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everyone in the group
+    output, _ = run.communicate(timeout=20)
+    assert run.returncode == 130, output
+    assert "The same command goes on where it stopped" in output
+    assert not psutil.wait_procs(children, timeout=30)[1]
+
+
 def test_a_temporary_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import subprocess, sys, time\n"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -61,6 +62,20 @@ def served(tmp_path: Path) -> Iterator[str]:
     assert not psutil.wait_procs(children, timeout=30)[1], "serve leaves no process behind"
 
 
+def assert_other_sites_cannot_use_the_api(served: str) -> None:
+    """A page of another site must neither read answers nor start anything."""
+    evil = {"Origin": "http://evil.example"}
+    preflight = httpx.options(
+        f"{served}/api/deployments/filter",
+        headers=evil | {"Access-Control-Request-Method": "POST"},
+    )
+    assert "access-control-allow-origin" not in preflight.headers
+    posted = httpx.post(f"{served}/api/flows/", headers=evil, json={"name": "planted"})
+    assert posted.status_code == 403, "a request without the server's own token is refused"
+    pool = httpx.get(f"{served}/api/work_pools/mammosift").json()
+    assert "command" not in pool["base_job_template"]["variables"]["properties"]
+
+
 def listening_addresses() -> set[str]:
     mine = psutil.Process().children(recursive=True)
     return {
@@ -83,6 +98,7 @@ def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
     out = tmp_path / "from-ui"
     pictures = Path(os.environ.get("MAMMOSIFT_SCREENSHOTS", tmp_path))
     with sync_playwright() as playwright:
+        assert_other_sites_cannot_use_the_api(served)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         asked: list[str] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from storage.manifest import ManifestWriter, read_manifest
+from storage.manifest import PREVIOUS, ManifestWriter, read_manifest, recover
 from storage.schemas import MANIFEST, SCHEMA_VERSION
 from storage.workspace import Workspace
 
@@ -65,3 +65,12 @@ def test_an_unknown_split_is_refused(workspace: Workspace) -> None:
     writer = ManifestWriter(workspace, "s")
     with pytest.raises(ValueError, match="one of train, validation, test"):
         writer.write_part("p", "holdout", rows("a"))
+
+
+def test_a_manifest_moved_aside_by_a_killed_run_is_put_back(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w")
+    publish(workspace, train=rows("a"))
+    Path(workspace.path("manifest")).rename(workspace.path(PREVIOUS))  # and here it was killed
+    workspace.remove_abandoned()
+    recover(workspace)
+    assert read_manifest(workspace)["tile_id"].to_pylist() == ["a"]

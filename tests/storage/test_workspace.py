@@ -157,3 +157,31 @@ def test_two_writers_of_one_key_leave_one_whole_shard(tmp_path: Path) -> None:
     workspace.shard("tiles", "k").check(deep=True)
     np.testing.assert_array_equal(workspace.shard("tiles", "k").array("pixels.zarr")[:], pixels)
     assert [p.name for p in Path(workspace.path("tiles")).iterdir()] == ["k"]
+
+
+def test_a_shard_with_a_lost_file_is_made_again(workspace: Workspace) -> None:
+    def make(writer: ws.ShardWriter) -> None:
+        writer.write_table("index/tiles.parquet", TABLE)
+        writer.rows = 2
+
+    assert not workspace.made("tiles", "k", make).reused
+    assert workspace.made("tiles", "k", make).reused
+    workspace.fs.rm(workspace.path("tiles/k/index/tiles.parquet"))
+    assert not workspace.made("tiles", "k", make).reused
+    assert workspace.shard("tiles", "k").is_whole()
+
+
+def test_an_object_store_that_makes_no_empty_folders_holds_a_workspace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", lambda *_args, **_kwargs: None)
+    workspace = Workspace.create(f"memory://{tmp_path.name}-bucket/w")
+    write(workspace, np.ones((2, 4, 4), np.uint16))
+    assert workspace.shard("tiles", "k").is_whole()
+
+
+def test_a_chained_uri_is_refused() -> None:
+    with pytest.raises(WorkspaceError, match="cannot hold '::'"):
+        Workspace.create("/x/a::b")

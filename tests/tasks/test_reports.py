@@ -261,7 +261,7 @@ def _write_record(
         name = fate.decision if fate.reason is None else f"{fate.decision}/{fate.reason}"
         by_fate[name] += len(films)
         by_decision[fate.decision] += len(films)
-    told = CurationSettings(source="films", out=workspace.uri, tile_size_px=TILE, **settings)
+    told = CurationSettings(source="/films", out=workspace.uri, tile_size_px=TILE, **settings)
     stage = {"shards": 2, "made": 1, "reused": 1, "seconds": 61.0, "counts": {"tiles": 7}}
     workspace.write_json(
         f"runs/{RUN}.json",

@@ -21,17 +21,23 @@ def test_every_number_has_a_lower_bound() -> None:
 
 def test_a_stride_that_leaves_gaps_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValidationError, match="use stride_px <= 224"):
-        CurationSettings(source="s", out="o", tile_size_px=224, stride_px=300)
+        CurationSettings(source="/s", out="/o", tile_size_px=224, stride_px=300)
 
 
 def test_a_split_without_training_patients_is_refused() -> None:
     with pytest.raises(ValidationError, match="leave no patient to train on"):
-        CurationSettings(source="s", out="o", validation_fraction=0.5, test_fraction=0.5)
+        CurationSettings(source="/s", out="/o", validation_fraction=0.5, test_fraction=0.5)
 
 
 def test_settings_cannot_be_altered_and_unknown_ones_are_refused() -> None:
-    settings = CurationSettings(source="s", out="o")
+    settings = CurationSettings(source="/s", out="/o")
     with pytest.raises(ValidationError, match="frozen"):
         settings.seed = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
-        CurationSettings(source="s", out="o", tile_size=3)  # type: ignore[call-arg]
+        CurationSettings(source="/s", out="/o", tile_size=3)  # type: ignore[call-arg]
+
+
+def test_a_relative_path_is_refused_and_the_home_folder_is_known() -> None:
+    with pytest.raises(ValidationError, match="out='curated' is relative"):
+        CurationSettings(source="/s", out="curated")
+    assert not CurationSettings(source="~/films", out="s3://bucket/w").source.startswith("~")

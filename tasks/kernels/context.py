@@ -9,7 +9,7 @@ depth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ BACKGROUND, BREAST, FOREIGN = 0, 1, 2
 
 LONGER_SIDE = 512
 """Blocks along the longer side of a film, at most."""
+
+FRAME_MIN_FILLED = 0.03
+"""Columns of blocks with less above the darkest value lie beside the film."""
 
 RIM_RISE, RIM_RISE_PER_GROUND, RIM_RISE_MOST = 0.015, 0.6, 0.0225
 """The skin line is where a film rises above its ground by the first, plus the second times the
@@ -33,6 +36,9 @@ REDACTION_MAX_SHARE, REDACTION_MIN_AREA = 0.6, 30
 
 HARD_SLOPE, HARD_RELATIVE_SLOPE = 0.10, 0.3
 """Change of level per block; and the same as a share of level + 0.05."""
+
+STANDING_RISE = 0.03
+"""What rises above the ground by this much, apart from the breast, is foreign."""
 
 SATURATED = 0.985
 """White borders and plates lie at or above it, tissue hardly ever."""
@@ -59,6 +65,8 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 FloatPlane = npt.NDArray[np.float32]
 BoolPlane = npt.NDArray[np.bool_]
 BytePlane = npt.NDArray[np.uint8]
+BitPlane = npt.NDArray[np.uint64]
+"""As `tasks.kernels.film_passes` packs them: 64 blocks a word."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +109,11 @@ def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE
     from tasks.kernels.film_passes import block_statistics
 
     factor = max(1, -(-max(film.shape) // longer_side))
-    mean, high = (
-        plane.astype(np.float32) / np.float32(65535)
-        for plane in block_statistics(np.ascontiguousarray(film), factor)
-    )
+    mean, high = block_statistics(np.ascontiguousarray(film), factor)
     mask, ground = map_blocks(mean, high)
-    outside = mean[::2, ::2][mask[::2, ::2] == BACKGROUND]
-    level = float(np.median(outside)) if outside.size else 0.0
-    noise = 1.48 * float(np.median(np.abs(outside - level))) if outside.size else 0.0
+    outside = mean[::8, ::8][mask[::8, ::8] == BACKGROUND]
+    level = _quantile(outside, 0.5) if outside.size else 0.0
+    noise = 1.48 * _quantile(np.abs(outside - level), 0.5) if outside.size else 0.0
     return FilmContext(
         mask=mask,
         ground=ground,
@@ -120,10 +125,10 @@ def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE
     )
 
 
-def box_shares(
+def box_figures(
     context: FilmContext, boxes: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Share of breast and of foreign content in every box.
+) -> tuple[FloatPlane, FloatPlane, FloatPlane]:
+    """What the map says of every box.
 
     Parameters
     ----------
@@ -134,46 +139,13 @@ def box_shares(
     Returns
     -------
     breast, foreign : float32, (n_tiles,), [0, 1]
+        Shares of the box; blocks that its edge cuts count by the part inside.
+    ground : float32, (n_tiles,), [0, 1]
+        Highest level of the ground.
     """
-    return tuple(  # type: ignore[return-value]
-        _share_in_boxes(context.mask == value, boxes / context.factor)
-        for value in (BREAST, FOREIGN)
-    )
+    from tasks.kernels.film_passes import box_sums
 
-
-def _share_in_boxes(plane: BoolPlane, boxes: npt.NDArray[np.floating]) -> FloatPlane:
-    """Share of boxes given in blocks, blocks cut by a box's edge counted by the part inside."""
-    import cv2
-
-    total = np.asarray(cv2.integral(plane.astype(np.uint8)), np.float64)
-    left, top, width, height = boxes.T
-
-    def corner(y: npt.NDArray[np.floating], x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        i = np.minimum(y.astype(np.int64), plane.shape[0] - 1)
-        j = np.minimum(x.astype(np.int64), plane.shape[1] - 1)
-        v, u = y - i, x - j
-        near = total[i, j] * (1 - u) + total[i, j + 1] * u
-        far = total[i + 1, j] * (1 - u) + total[i + 1, j + 1] * u
-        between: npt.NDArray[np.float64] = near * (1 - v) + far * v
-        return between
-
-    bottom, right = top + height, left + width
-    inside = corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
-    shares: FloatPlane = np.clip(inside / (width * height), 0.0, 1.0).astype(np.float32)
-    return shares
-
-
-def ground_in_boxes(context: FilmContext, boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Highest level of the ground in every box, on the scale [0, 1], float32, (n_tiles,)."""
-    first = boxes[:, :2] // context.factor
-    last = -(-(boxes[:, :2] + boxes[:, 2:]) // context.factor)
-    return np.array(
-        [
-            context.ground[top:bottom, left:right].max()
-            for (left, top), (right, bottom) in zip(first.tolist(), last.tolist(), strict=True)
-        ],
-        np.float32,
-    )
+    return box_sums(context.mask, context.ground, boxes, context.factor)
 
 
 def background_value(film: npt.NDArray[np.uint16], context: FilmContext) -> int:
@@ -189,19 +161,22 @@ def background_value(film: npt.NDArray[np.uint16], context: FilmContext) -> int:
     Returns
     -------
     int
-        Median over one pixel a block; 0 where the film has no ground.
+        Median over one pixel of every sixteenth block; 0 where those show no ground.
     """
-    pixels = film[:: context.factor, :: context.factor][context.mask == BACKGROUND]
-    return int(np.median(pixels)) if pixels.size else 0
+    step = 4 * context.factor
+    pixels = film[::step, ::step][_coarse(context.mask) == BACKGROUND]
+    return int(_quantile(pixels, 0.5)) if pixels.size else 0
 
 
-def map_blocks(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlane]:
+def map_blocks(mean: FloatPlane, high: npt.NDArray[np.uint16]) -> tuple[BytePlane, FloatPlane]:
     """Tell breast, foreign content and ground apart on the reduced film.
 
     Parameters
     ----------
-    mean, high : float32, (block_rows, block_columns)
-        Mean and maximum of every block, on the scale [0, 1].
+    mean : float32, (block_rows, block_columns)
+        Mean of every block, on the scale [0, 1].
+    high : uint16, of the same shape
+        Maximum of every block.
 
     Returns
     -------
@@ -210,94 +185,97 @@ def map_blocks(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlan
     ground : float32
         Level of the unexposed ground around every block.
     """
-    frame = _frame(high)
+    from tasks.kernels.film_passes import frame
+
+    darkest, first, end = frame(high, FRAME_MIN_FILLED)
+    inner = np.ascontiguousarray(mean[:, first:end])
+    inner_mask, inner_ground = _map_frame(inner, high[:, first:end] == darkest, darkest / 65535)
+    if (first, end) == (0, mean.shape[1]):
+        return inner_mask, inner_ground
     mask = np.full(mean.shape, BACKGROUND, np.uint8)
-    ground = np.full(mean.shape, float(high.min()), np.float32)
-    mask[:, frame], ground[:, frame] = _map_frame(mean[:, frame].copy(), high[:, frame].copy())
+    ground = np.empty(mean.shape, np.float32)
+    mask[:, first:end], ground[:, first:end] = inner_mask, inner_ground
+    ground[:, :first] = ground[:, end:] = darkest / 65535
     return mask, ground
 
 
-def _frame(high: FloatPlane) -> slice:
-    """Columns that hold film: what lies beside them is the darkest value throughout."""
-    filled = np.flatnonzero((high > high.min()).mean(axis=0) >= 0.03)
-    return slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, high.shape[1])
+def _map_frame(mean: FloatPlane, flat: BoolPlane, darkest: float) -> tuple[BytePlane, FloatPlane]:
+    from tasks.kernels import film_passes as passes
 
-
-def _map_frame(mean: FloatPlane, high: FloatPlane) -> tuple[BytePlane, FloatPlane]:
-    import cv2
-
-    smooth = np.asarray(cv2.GaussianBlur(mean, (0, 0), 1.0), np.float32)
+    columns = mean.shape[1]
+    # Steps that no tissue makes: borders of plates, letters and clips.
+    smooth, steps = passes.smoothed(mean, HARD_SLOPE, HARD_RELATIVE_SLOPE)
     if smooth.max() - smooth.min() < RIM_RISE:
         return np.full(mean.shape, BACKGROUND, np.uint8), smooth
-    body_level = _otsu(smooth)
-    redaction = _redaction(mean, high, body_level)
+    body_level = _otsu(_coarse(smooth))
+    redaction = _redaction(mean, flat, darkest, body_level)
     ground = _ground(smooth, body_level, redaction)
-    rise = smooth - ground
-    rim = np.minimum(RIM_RISE + RIM_RISE_PER_GROUND * ground, RIM_RISE_MOST)
-    lit = ((rise > rim) | (smooth > body_level)) & ~redaction
-    # Steps that no tissue makes: borders of plates, letters and clips.
-    slope = _slope(mean)
-    steep = slope > HARD_SLOPE
-    lit &= ~_white_borders(mean, steep)
-    steep_for_the_dark = slope > HARD_RELATIVE_SLOPE * (smooth + 0.05)
-    breast = _breast(lit & ~(steep | steep_for_the_dark), lit, smooth)
-    breast = _filled(breast | _body_pieces(lit & ~steep, breast, rise))
-    breast &= ~_edge_glow(breast, rise)
-    near = cv2.dilate(breast.astype(np.uint8), _disk(2)) > 0
-    standing_out = (rise > 0.03) & (mean - ground > 0.03)
-    foreign = _without_specks(standing_out & ~near | redaction & ~breast)
-    mask = np.where(breast, BREAST, np.where(foreign, FOREIGN, BACKGROUND)).astype(np.uint8)
+    lit, calm, loose, standing = passes.kinds(
+        mean,
+        smooth,
+        ground,
+        steps,
+        rim=(RIM_RISE, RIM_RISE_PER_GROUND, RIM_RISE_MOST),
+        body_level=body_level,
+        standing_rise=STANDING_RISE,
+    )
+    for excluded in (redaction, _white_borders(mean, steps)):
+        if excluded is not None:
+            lit, calm, loose = lit & ~excluded, calm & ~excluded, loose & ~excluded
+    breast = _breast(loose, lit, smooth)
+    breast = _filled(breast | _body_pieces(calm, breast, smooth, ground), columns)
+    breast &= ~_edge_glow(breast, smooth, ground)
+    foreign = standing & ~passes.widened(breast, columns, 2)
+    if redaction is not None:
+        foreign |= redaction & ~breast
+    foreign = passes.without_specks(foreign)
+    mask = passes.plane_of(foreign, columns) * np.uint8(FOREIGN)
+    mask += passes.plane_of(breast, columns)
     return mask, ground
-
-
-def _disk(radius: int) -> BytePlane:
-    import cv2
-
-    size = 2 * radius + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
 
 
 def _otsu(levels: FloatPlane) -> float:
-    """Otsu's threshold on the square root of every fourth level (IEEE Trans. SMC 9, 1979)."""
+    """Otsu's threshold on the square root of the levels (IEEE Trans. SMC 9, 1979)."""
     import cv2
 
-    bytes_ = np.rint(np.sqrt(np.clip(levels[::2, ::2], 0, 1)) * 255).astype(np.uint8)
+    bytes_ = np.rint(np.sqrt(np.clip(levels, 0, 1)) * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(bytes_, 0, 255, cv2.THRESH_OTSU)
     return float(threshold / 255) ** 2
 
 
-def _redaction(mean: FloatPlane, high: FloatPlane, body_level: float) -> BoolPlane:
+def _redaction(
+    mean: FloatPlane, flat: BoolPlane, darkest: float, body_level: float
+) -> BitPlane | None:
     """Areas painted over: the film's darkest value throughout, against a ground that is brighter.
 
     A film whose ground itself lies at the darkest value has none. An area that fades out into its
     surroundings is a dark part of the ground.
     """
-    import cv2
+    from tasks.kernels.film_passes import bits_of, opened, painted, pieces_of, values_at, widened
 
-    painted = np.zeros(mean.shape, bool)
-    floor = float(high.min())
-    flat = high <= floor
-    other = (mean[::2, ::2] < body_level) & ~flat[::2, ::2]
-    dark = np.count_nonzero(flat[::2, ::2]) + np.count_nonzero(other)
-    if not flat.any() or np.count_nonzero(flat[::2, ::2]) > REDACTION_MAX_SHARE * dark:
-        return painted
-    usual = float(np.median(mean[::2, ::2][other])) if other.any() else floor
-    opened = cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    for label in range(1, n):
-        if stats[label, cv2.CC_STAT_AREA] < REDACTION_MIN_AREA:
-            continue
-        x, y, width, height = stats[label, :4].tolist()
-        around = np.s_[max(0, y - 3) : y + height + 3, max(0, x - 3) : x + width + 3]
-        here = (labels[around] == label).astype(np.uint8)
-        widened = cv2.dilate(here, _disk(1)) > 0
-        ring = (cv2.dilate(here, _disk(3)) > 0) & ~widened
-        if ring.any() and np.percentile(mean[around][ring], 20) > (floor + usual) / 2 + 0.004:
-            painted[around] |= widened
-    return painted & (mean < body_level)
+    sample, sample_flat = _coarse(mean), _coarse(flat)
+    other = (sample < body_level) & ~sample_flat
+    n_flat = np.count_nonzero(sample_flat)
+    if n_flat > REDACTION_MAX_SHARE * (n_flat + np.count_nonzero(other)):
+        return None
+    columns = mean.shape[1]
+    flat_bits = bits_of(flat)
+    pieces = pieces_of(opened(flat_bits, columns, 1, square=True), columns)
+    large = np.flatnonzero(pieces.areas >= REDACTION_MIN_AREA)
+    if not large.size:
+        return None
+    usual = _quantile(sample[other], 0.5) if other.any() else darkest
+    redaction = np.zeros_like(flat_bits)
+    for piece in large.tolist():
+        here = painted(pieces, piece, flat_bits)
+        wider = widened(here, columns, 1)
+        around = values_at(widened(here, columns, 3) & ~wider, mean)
+        if around.size and _quantile(around, 0.2) > (darkest + usual) / 2 + 0.004:
+            redaction |= wider
+    return redaction & bits_of(mean < body_level) if redaction.any() else None
 
 
-def _ground(smooth: FloatPlane, body_level: float, excluded: BoolPlane) -> FloatPlane:
+def _ground(smooth: FloatPlane, body_level: float, excluded: BitPlane | None) -> FloatPlane:
     """Darkest level within 30 blocks, smoothed, and kept within the film's usual ground.
 
     Not below it, so that a dark plate does not make the ground beside it look lit; not above it,
@@ -305,19 +283,30 @@ def _ground(smooth: FloatPlane, body_level: float, excluded: BoolPlane) -> Float
     """
     import cv2
 
-    near_excluded = cv2.dilate(excluded.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    known = np.where(near_excluded, np.float32(9), smooth)
-    darkest = _coarse(cv2.erode(known, np.ones((7, 7), np.uint8)))
-    darkest = cv2.erode(darkest, np.ones((15, 15), np.uint8))
-    outside = _coarse((smooth < body_level) & ~near_excluded)
+    from tasks.kernels.film_passes import cell_minima, plane_of, widened
+
+    levels, known = _coarse(smooth), smooth
+    outside = levels < body_level
+    if excluded is not None:
+        near_excluded = plane_of(widened(excluded, smooth.shape[1], 3), smooth.shape[1]) > 0
+        known = np.where(near_excluded, np.float32(9), smooth)
+        outside &= ~_coarse(near_excluded)
     if not outside.any():
         return np.zeros_like(smooth)
-    cap = float(np.percentile(darkest[outside], 90)) + 0.01
-    floor = float(np.percentile(_coarse(smooth)[outside], 30)) - GROUND_SLACK
+    darkest = cv2.erode(cell_minima(known), np.ones((15, 15), np.uint8))
+    step = np.s_[::2, ::2] if outside[::2, ::2].any() else np.s_[:, :]
+    cap = _quantile(darkest[step][outside[step]], 0.9) + 0.01
+    floor = _quantile(levels[step][outside[step]], 0.3) - GROUND_SLACK
     usual = np.clip(darkest, np.float32(max(floor, 0.0)), np.float32(cap))
     rows, columns = smooth.shape
     ground = cv2.resize(cv2.GaussianBlur(usual, (0, 0), 2.0), (columns, rows))
     return np.asarray(ground, np.float32)
+
+
+def _quantile(values: npt.NDArray[Any], share: float) -> float:
+    """Value at the nearest rank to a share of the way from the least to the greatest."""
+    rank = round(share * (values.size - 1))
+    return float(np.partition(values, rank, axis=None)[rank])
 
 
 def _coarse(plane: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
@@ -325,156 +314,151 @@ def _coarse(plane: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     return np.ascontiguousarray(plane[::4, ::4])
 
 
-def _slope(plane: FloatPlane) -> FloatPlane:
-    """Length of the gradient, per block (Sobel)."""
-    import cv2
-
-    across, down = (
-        cv2.Sobel(plane, cv2.CV_32F, dx, dy, scale=1 / 8, borderType=cv2.BORDER_REPLICATE)
-        for dx, dy in ((1, 0), (0, 1))
-    )
-    return np.asarray(cv2.magnitude(across, down), np.float32)
-
-
-def _white_borders(mean: FloatPlane, steep: BoolPlane) -> BoolPlane:
+def _white_borders(mean: FloatPlane, steps: BytePlane) -> BitPlane | None:
     """White bands and frames at the edge of the film: saturated, with a step around them.
 
     Saturated muscle at the chest wall has a soft border.
     """
-    import cv2
+    from tasks.kernels.film_passes import bits_of, painted, pieces_of, widened
 
-    borders = np.zeros(mean.shape, bool)
-    white = mean >= SATURATED
-    if not (white[[0, -1]].any() or white[:, [0, -1]].any()):
-        return borders
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(white.astype(np.uint8), connectivity=4)
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    for label in np.unique(edge[edge > 0]).tolist():
-        if stats[label, cv2.CC_STAT_AREA] < BORDER_MIN_AREA:
-            continue
-        here = (labels == label).astype(np.uint8)
-        ring = (cv2.dilate(here, _disk(1)) > 0) & (here == 0)
-        if ring.any() and steep[ring].mean() > 0.5:
-            borders |= cv2.dilate(here, _disk(2)) > 0
+    if max(plane.max() for plane in (mean[0], mean[-1], mean[:, 0], mean[:, -1])) < SATURATED:
+        return None
+    rows, columns = mean.shape
+    white = bits_of(mean >= SATURATED)
+    steep = bits_of((steps & 1).view(bool))
+    pieces = pieces_of(white, columns)
+    at_edge = (pieces.boxes[:, :2] == 0).any(axis=1)
+    at_edge |= (pieces.boxes[:, 2:] == (columns, rows)).any(axis=1)
+    borders = np.zeros_like(white)
+    for piece in np.flatnonzero(at_edge & (pieces.areas >= BORDER_MIN_AREA)).tolist():
+        here = painted(pieces, piece, white)
+        ring = widened(here, columns, 1) & ~here
+        if _count(ring & steep) > 0.5 * _count(ring):
+            borders |= widened(here, columns, 2)
     return borders
 
 
-def _breast(loose: BoolPlane, lit: BoolPlane, smooth: FloatPlane) -> BoolPlane:
+def _count(bits: BitPlane) -> int:
+    return int(np.bitwise_count(bits).sum())
+
+
+def _breast(loose: BitPlane, lit: BitPlane, smooth: FloatPlane) -> BitPlane:
     """Brightest large piece of the loose area, grown to its rim within the lit one."""
-    import cv2
+    from tasks.kernels.film_passes import opened, painted, pieces_of, sums_in, widened
 
-    n, labels = cv2.connectedComponents(
-        cv2.morphologyEx(loose.astype(np.uint8), cv2.MORPH_OPEN, _disk(5)), connectivity=4
-    )
-    if n == 1:
-        return np.zeros(lit.shape, bool)
-    part = np.s_[::2, ::2]
-    unsaturated = np.where(smooth[part] < SATURATED, smooth[part], np.float32(0))
-    weight = np.bincount(labels[part].ravel(), weights=unsaturated.ravel(), minlength=n)
-    weight[0] = -1
-    core = labels == weight.argmax()
-    grown = (cv2.dilate(core.astype(np.uint8), _disk(8)) > 0) & lit
-    return _connected_to(core, grown)
+    columns = smooth.shape[1]
+    pieces = pieces_of(opened(loose, columns, 5), columns)
+    if not len(pieces.areas):
+        return np.zeros_like(lit)
+    brightest = int(sums_in(pieces, smooth, limit=SATURATED, step=2).argmax())
+    core = painted(pieces, brightest, lit)
+    row, column = pieces.runs[(pieces.runs[:, 3] == brightest).argmax(), :2]
+    grown = pieces_of(widened(core, columns, 8) & lit, columns)
+    at_core = (grown.runs[:, 0] == row) & (grown.runs[:, 1] <= column) & (column < grown.runs[:, 2])
+    return painted(grown, int(grown.runs[at_core.argmax(), 3]), lit)
 
 
-def _connected_to(core: BoolPlane, plane: BoolPlane) -> BoolPlane:
-    """Part of a plane that a connected piece of it reaches."""
-    import cv2
-
-    canvas = plane.astype(np.uint8)
-    row, column = divmod(int(core.argmax()), core.shape[1])
-    cv2.floodFill(canvas, None, (column, row), 2)
-    return np.asarray(canvas == 2)
-
-
-def _body_pieces(loose: BoolPlane, breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
+def _body_pieces(
+    calm: BitPlane, breast: BitPlane, smooth: FloatPlane, ground: FloatPlane
+) -> BitPlane:
     """Pieces of pectoral muscle, axilla or abdomen: lit, apart from the breast, at its chest wall.
 
     A band along an edge, or a frame, is a border; a faint piece is glow: no body.
     """
-    import cv2
+    from tasks.kernels.film_passes import (
+        count_in_columns,
+        opened,
+        painted,
+        pieces_of,
+        sums_in,
+        widened,
+    )
 
-    rows, columns = breast.shape
-    near_edge = (np.s_[:, :3], np.s_[:, -3:])
-    wall = max(near_edge, key=lambda edge: int(breast[edge].sum()))
-    if not (loose[wall] & ~breast[wall]).any():
-        return np.zeros(breast.shape, bool)
-    rest = cv2.morphologyEx((loose & ~breast).astype(np.uint8), cv2.MORPH_OPEN, _disk(1))
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
-    at_wall = np.bincount(labels[wall].ravel(), minlength=n) > 0
-    part = labels > 0
-    total_rise = np.bincount(labels[part], weights=rise[part], minlength=n)
-    mean_rise = total_rise / stats[:, cv2.CC_STAT_AREA]
-    width, height = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
-    area = stats[:, cv2.CC_STAT_AREA]
-    border = (width > 0.5 * columns) & ((height < 0.1 * rows) | (area < 0.3 * width * height))
-    accepted = at_wall & ~border & (mean_rise > BODY_MIN_RISE)
-    accepted[0] = False
-    pieces = np.asarray(accepted[labels]).astype(np.uint8)
-    return (cv2.dilate(pieces, _disk(3)) > 0) & loose
+    rows, columns = smooth.shape
+    near_edge = ((0, min(3, columns)), (max(0, columns - 3), columns))
+    wall = max(near_edge, key=lambda edge: int(count_in_columns(breast, *edge).sum()))
+    apart = calm & ~breast
+    if not count_in_columns(apart, *wall).any():
+        return np.zeros_like(breast)
+    pieces = pieces_of(opened(apart, columns, 1), columns)
+    near_wall = (pieces.runs[:, 1] < wall[1]) & (pieces.runs[:, 2] > wall[0])
+    accepted = np.zeros(len(pieces.areas), bool)
+    accepted[pieces.runs[near_wall, 3]] = True
+    mean_rise = (sums_in(pieces, smooth) - sums_in(pieces, ground)) / pieces.areas
+    width, height = (pieces.boxes[:, 2:] - pieces.boxes[:, :2]).T
+    thin = (height < 0.1 * rows) | (pieces.areas < 0.3 * width * height)
+    accepted &= ~((width > 0.5 * columns) & thin) & (mean_rise > BODY_MIN_RISE)
+    if not accepted.any():
+        return np.zeros_like(breast)
+    return widened(painted(pieces, accepted, breast), columns, 3) & calm
 
 
-def _edge_glow(breast: BoolPlane, rise: FloatPlane) -> BoolPlane:
+def _edge_glow(breast: BitPlane, smooth: FloatPlane, ground: FloatPlane) -> BitPlane:
     """Light that leaked in along the chest wall above or below the breast.
 
     It is a faint strip of even width and even brightness from a corner of the film along its left
     or right edge; the abdomen's wedge is brighter, shorter, or changes from row to row.
     """
-    glow = np.zeros(breast.shape, bool)
-    for flip in (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1]):
-        length, width = _glow_strip(breast[flip], rise[flip])
-        glow[flip][:length, :width] = True
-    return glow
+    from tasks.kernels.film_passes import bits_of, count_in_columns, plane_of
 
-
-def _glow_strip(breast: BoolPlane, rise: FloatPlane) -> tuple[int, int]:
-    """Length and width of the strip of glow at the upper left corner; (0, 0) where none is."""
-    rows, columns = breast.shape
+    rows, columns = smooth.shape
     reach = max(1, int(GLOW_REACH * columns))
-    widths = breast[:, :reach].sum(axis=1)  # (rows,)
+    glow = np.zeros(smooth.shape, bool)
+    for first, across in ((0, np.s_[:reach]), (columns - reach, np.s_[: -reach - 1 : -1])):
+        widths = count_in_columns(breast, first, first + reach)  # (rows,)
+        for down in (np.s_[:], np.s_[::-1]):
+            strip = _even_strip(widths[down], rows, columns, reach)
+            if strip is None:
+                continue
+            start, length, usual = strip
+            part = np.s_[start : start + length, :reach]
+            lit = plane_of(breast, columns)[down, across][part] > 0
+            rise = (smooth - ground)[down, across][part]
+            if _is_glow(rise, lit, max(1, int(usual / 2)), length / rows):
+                still = widths[down][start : start + length] <= max(usual + 1.0, 1.15 * usual)
+                glow[down, across][: start + int(np.flatnonzero(still)[-1]) + 1] = True
+    return bits_of(glow) if glow.any() else np.zeros_like(breast)
+
+
+def _even_strip(
+    widths: npt.NDArray[np.int64], rows: int, columns: int, reach: int
+) -> tuple[int, int, float] | None:
+    """First row, length and usual width of a strip of even width from the top; None without."""
     begun = (widths > 0) & (widths < 0.75 * reach)
     begun[: int(0.02 * rows)] = False
     start = int(begun.argmax())
-    if not begun.any() or start > 0.1 * rows:
-        return 0, 0
+    if not begun[start] or start > 0.1 * rows:
+        return None
     near_end = widths[start : start + max(1, rows // 15)]
-    usual = float(np.quantile(near_end, 0.3))
+    usual = _quantile(near_end, 0.3)
+    if usual < GLOW_MIN_WIDTH * columns:
+        return None
     narrow = max(3.0, 0.35 * usual)
     start += int((near_end <= usual + narrow).argmax())
     even = np.abs(widths[start:] - usual) <= narrow
     length = int(len(even) if even.all() else even.argmin())
-    if length < GLOW_STRIPS[-1][0] * rows or usual < GLOW_MIN_WIDTH * columns:
-        return 0, 0
-    inner = rise[start : start + length, : max(1, int(usual / 2))].mean(axis=1)
-    lower, middle, upper = np.quantile(inner, (0.2, 0.5, 0.8))
+    return (start, length, usual) if length >= GLOW_STRIPS[-1][0] * rows else None
+
+
+def _is_glow(rise: FloatPlane, lit: BoolPlane, inner_width: int, share_of_height: float) -> bool:
+    """Whether a strip is faint and even enough for its length."""
+    lower, middle, upper = np.quantile(rise[:, :inner_width].mean(axis=1), (0.2, 0.5, 0.8))
     uneven = float((upper - lower) / max(float(middle), 1e-6))
-    strip = np.s_[start : start + length, :reach]
-    median_rise = float(np.median(rise[strip][breast[strip]]))
-    for min_length, max_rise, max_unevenness in GLOW_STRIPS:
-        if length >= min_length * rows and median_rise <= max_rise and uneven <= max_unevenness:
-            still = widths[start : start + length] <= max(usual + 1.0, 1.15 * usual)
-            return start + int(np.flatnonzero(still)[-1]) + 1, reach
-    return 0, 0
+    median_rise = float(np.median(rise[lit]))
+    return any(
+        share_of_height >= least_share and median_rise <= most_rise and uneven <= most_uneven
+        for least_share, most_rise, most_uneven in GLOW_STRIPS
+    )
 
 
-def _filled(plane: BoolPlane) -> BoolPlane:
+def _filled(bits: BitPlane, columns: int) -> BitPlane:
     """Fill small holes that do not reach the edge of the film."""
-    import cv2
+    from tasks.kernels.film_passes import inverted, painted, pieces_of
 
-    canvas = np.pad(plane.astype(np.uint8), 1)
-    cv2.floodFill(canvas, None, (0, 0), 2)
-    holes = canvas[1:-1, 1:-1] == 0
-    largest = HOLE_MAX_SHARE * plane.size
-    if np.count_nonzero(holes) > largest:
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(holes.astype(np.uint8))
-        holes &= (stats[:, cv2.CC_STAT_AREA] <= largest)[labels]
-    return np.asarray(plane | holes)
-
-
-def _without_specks(plane: BoolPlane) -> BoolPlane:
-    """Keep blocks that have at least two others of the plane among their eight neighbours."""
-    import cv2
-
-    ones = plane.astype(np.uint8)
-    around = cv2.boxFilter(ones, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    return plane & (np.asarray(around) >= 3)
+    rows = bits.shape[1]
+    holes = pieces_of(inverted(bits, columns), columns)
+    inside = (holes.boxes[:, :2] > 0).all(axis=1) & (holes.boxes[:, 2:] < (columns, rows)).all(
+        axis=1
+    )
+    inside &= holes.areas <= HOLE_MAX_SHARE * rows * columns
+    return bits | painted(holes, inside, bits)

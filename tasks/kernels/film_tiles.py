@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.kernels.context import FilmContext, box_shares, film_context, ground_in_boxes
+from tasks.kernels.context import FilmContext, box_figures, film_context
 from tasks.kernels.scoring import context_score
 from tasks.kernels.screening import (
     DEFAULT_DARK_LEVEL,
@@ -53,11 +53,11 @@ def screen_film(
     if context is None:
         context = film_context(film if context_film is None else context_film)
     figures = intensity_figures(film, boxes, dark_level=dark_level)
-    counts = figures.counts
+    running = figures.running
     if context_film is not None and context_film is not film:
-        counts = intensity_figures(context_film, boxes).counts
-    breast, foreign = box_shares(context, boxes)
-    content = content_fraction(counts, ground_in_boxes(context, boxes))
+        running = intensity_figures(context_film, boxes).running
+    breast, foreign, ground = box_figures(context, boxes)
+    content = content_fraction(running, ground)
     return {
         "lesion_fraction": lesion_fractions(lesion_mask, boxes),
         "dark_fraction": figures.dark_fraction,

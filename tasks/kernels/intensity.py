@@ -7,6 +7,7 @@ robust levels of its own.
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -101,10 +102,13 @@ def normalise(
     calibrated = scanner if _calibration_applies(pixels, scanner, bits_stored) else None
     bounds = (0.0, 1.0) if calibrated else robust_range(pixels)
     if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
-        from tasks.kernels.film_passes import look_up
+        from tasks.kernels.film_passes import look_up, stretched
 
+        plane = np.ascontiguousarray(pixels)
+        if calibrated is None:
+            return stretched(plane, *bounds)
         levels = np.arange(256 if pixels.dtype == np.uint8 else 65536, dtype=np.float64)
-        return look_up(np.ascontiguousarray(pixels), _on_scale(levels, calibrated, bounds))
+        return look_up(plane, _on_scale(levels, calibrated, bounds))
     return _on_scale(np.nan_to_num(pixels.astype(np.float64)), calibrated, bounds)
 
 
@@ -161,27 +165,45 @@ def robust_range(
     rows, columns = pixels.shape
     top, left = int(rows * _ROBUST_MARGIN), int(columns * _ROBUST_MARGIN)
     inner = pixels[top : rows - top, left : columns - left]
-    step = max(1, int(np.sqrt(inner.size / _ROBUST_SAMPLES)))
-    values, most = inner[::step, ::step], pixels.max()
-    sample = np.sort(np.nan_to_num(_levels_of(values, levels)), axis=None)
-    brightest = float(np.nan_to_num(_levels_of(most, levels)))
-    within = sample[
-        np.searchsorted(sample, sample[0], "right") : np.searchsorted(sample, sample[-1], "left")
-    ]
+    values, counts = _value_counts(inner, max(1, int(np.sqrt(inner.size / _ROBUST_SAMPLES))))
+    sample = values if levels is None else levels[values.astype(np.intp)]
+    most = pixels.max()
+    brightest = float(np.nan_to_num(most)) if levels is None else float(levels[most])
     least_span = 1.0 if levels is None else float(np.diff(levels).min())
-    if not within.size:
+    if len(sample) < 3:
         return float(sample[0]), max(brightest, float(sample[0]) + least_span)
-    low, high = np.quantile(within, _ROBUST_QUANTILES)
-    span = max(float(high - low), least_span)
-    low = max(float(sample[0]), float(low) - _ROBUST_HEADROOM[0] * span)
-    high = min(brightest, float(high) + _ROBUST_HEADROOM[1] * span)
+    low, high = _weighted_quantiles(sample[1:-1], counts[1:-1], _ROBUST_QUANTILES)
+    span = max(high - low, least_span)
+    low = max(float(sample[0]), low - _ROBUST_HEADROOM[0] * span)
+    high = min(brightest, high + _ROBUST_HEADROOM[1] * span)
     return low, max(high, low + least_span)
 
 
-def _levels_of(
-    values: npt.NDArray[_Pixels], levels: npt.NDArray[np.float64] | None
-) -> npt.NDArray[np.float64]:
-    return values.astype(np.float64) if levels is None else levels[values]
+def _value_counts(
+    pixels: npt.NDArray[_Pixels], step: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.integer]]:
+    """Values among every `step`-th pixel of every `step`-th row, rising, and their counts."""
+    if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
+        from tasks.kernels.film_passes import value_counts
+
+        counts = value_counts(pixels, step)
+        values = np.flatnonzero(counts)
+        return values.astype(np.float64), counts[values]
+    sample = np.nan_to_num(pixels[::step, ::step].astype(np.float64))
+    return np.unique(sample, return_counts=True)
+
+
+def _weighted_quantiles(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.integer], shares: tuple[float, ...]
+) -> list[float]:
+    """Quantiles of repeated values, linear between neighbours as `numpy.quantile` has them."""
+    running = counts.cumsum(dtype=np.int64)
+    quantiles = []
+    for share in shares:
+        rank = share * float(running[-1] - 1)
+        lower, upper = values[running.searchsorted([int(rank), math.ceil(rank)], "right")].tolist()
+        quantiles.append(lower + (upper - lower) * (rank - int(rank)))
+    return quantiles
 
 
 def _calibration_applies(

@@ -36,8 +36,8 @@ class TileFigures:
     """1st and 99th percentile on the scale [0, 1], good to half a bin (1/512)."""
     entropy: FloatArray
     """Of the 256-bin histogram, in bits: 0..8."""
-    counts: npt.NDArray[np.uint32]
-    """The histogram, (n_tiles, 256)."""
+    running: npt.NDArray[np.int64]
+    """Running sum of the histogram, (n_tiles, 256)."""
 
 
 def intensity_figures(
@@ -61,54 +61,29 @@ def intensity_figures(
     -------
     TileFigures
     """
-    from tasks.kernels.film_passes import tile_histograms
+    from tasks.kernels.film_passes import histogram_figures, tile_histograms
 
     counts, sums, squares, dark = tile_histograms(
         np.ascontiguousarray(film), boxes, round(dark_level * 65535)
     )
-    pixels = counts.sum(axis=1, dtype=np.int64).astype(np.float64)
+    running, bins, entropy = histogram_figures(counts, 0.01, 0.99)
+    p01, p99 = ((bins * 256 + 127.5) / 65535).astype(np.float32)  # centres of the bins
+    pixels = running[:, -1].astype(np.float64)
     mean = sums / pixels
     variance = np.maximum(squares / pixels - mean**2, 0.0)
     return TileFigures(
         dark_fraction=(dark / pixels).astype(np.float32),
         mean=(mean / 65535).astype(np.float32),
         std=(np.sqrt(variance) / 65535).astype(np.float32),
-        p01=histogram_quantile(counts, 0.01),
-        p99=histogram_quantile(counts, 0.99),
-        entropy=histogram_entropy(counts),
-        counts=counts,
+        p01=p01,
+        p99=p99,
+        entropy=entropy,
+        running=running,
     )
 
 
-def histogram_quantile(counts: npt.NDArray[np.uint32], share: float) -> FloatArray:
-    """Level of the scale [0, 1] below which a share of the pixels lies.
-
-    Parameters
-    ----------
-    counts : uint32, (n_tiles, 256)
-    share : float
-        In (0, 1].
-
-    Returns
-    -------
-    float32, (n_tiles,)
-        Centre of the first bin at which the running sum reaches the share.
-    """
-    running = counts.cumsum(axis=1, dtype=np.int64)  # (n_tiles, 256)
-    wanted = np.ceil(share * running[:, -1:])
-    first = (running >= wanted).argmax(axis=1)
-    return np.asarray((first * 256 + 127.5) / 65535, np.float32)
-
-
-def histogram_entropy(counts: npt.NDArray[np.uint32]) -> FloatArray:
-    """Shannon entropy in bits of every row of a table of counts, float32, (n_tiles,)."""
-    p = counts / counts.sum(axis=1, keepdims=True, dtype=np.float64)
-    logs = np.log2(p, out=np.zeros_like(p), where=p > 0)
-    return np.asarray(np.abs((p * logs).sum(axis=1)), np.float32)
-
-
 def content_fraction(
-    counts: npt.NDArray[np.uint32],
+    running: npt.NDArray[np.int64],
     ground_level: npt.NDArray[np.float32],
     *,
     contrast: float = VISIBLE_CONTRAST,
@@ -117,7 +92,8 @@ def content_fraction(
 
     Parameters
     ----------
-    counts : uint32, (n_tiles, 256)
+    running : int64, (n_tiles, 256)
+        Running sum of a tile's histogram.
     ground_level : float32, (n_tiles,)
         On the scale [0, 1].
     contrast : float
@@ -128,10 +104,8 @@ def content_fraction(
     float32, (n_tiles,), [0, 1]
     """
     first = np.ceil((ground_level + contrast) * 256).clip(0, 256).astype(np.int64)
-    below = np.zeros((len(counts), 257), np.int64)
-    below[:, 1:] = counts.cumsum(axis=1, dtype=np.int64)
-    hidden = np.take_along_axis(below, first[:, None], axis=1)[:, 0]
-    return (1.0 - hidden / below[:, -1]).astype(np.float32)
+    hidden = np.where(first > 0, running[np.arange(len(running)), first - 1], 0)
+    return (1.0 - hidden / running[:, -1]).astype(np.float32)
 
 
 def is_black(

@@ -50,10 +50,11 @@ def tile_boxes(
         raise ValueError(f"{edge=} is unknown; use 'shift', 'drop' or 'pad'.")
     across = _starts(columns, tile_size_px, stride_px, edge)
     down = _starts(rows, tile_size_px, stride_px, edge)
-    y, x = (grid.ravel() for grid in np.meshgrid(down, across, indexing="ij"))
-    width = np.minimum(tile_size_px, columns - x)
-    height = np.minimum(tile_size_px, rows - y)
-    return np.stack([x, y, width, height], axis=1).astype(np.int32)  # (n_tiles, 4)
+    boxes = np.empty((len(down), len(across), 4), np.int32)
+    boxes[..., 0], boxes[..., 1] = across, down[:, None]
+    boxes[..., 2] = np.minimum(tile_size_px, columns - across)
+    boxes[..., 3] = np.minimum(tile_size_px, rows - down)[:, None]
+    return boxes.reshape(-1, 4)  # (n_tiles, 4)
 
 
 def _starts(length: int, size: int, stride: int, edge: Edge) -> npt.NDArray[np.int64]:

@@ -13,9 +13,8 @@ from tasks.kernels.context import (
     FOREIGN,
     FilmContext,
     background_value,
-    box_shares,
+    box_figures,
     film_context,
-    ground_in_boxes,
 )
 
 ROWS, COLUMNS = 480, 320
@@ -142,7 +141,7 @@ def small_context():
 
 def test_shares_count_cut_blocks_by_the_part_inside():
     boxes = np.array([[0, 0, 4, 4], [1, 0, 2, 2], [1, 1, 2, 2], [4, 0, 1, 4]], np.int32)
-    breast, foreign = box_shares(small_context(), boxes)
+    breast, foreign, _ = box_figures(small_context(), boxes)
     assert breast.tolist() == [0.25, 0.5, 0.25, 1.0]
     assert foreign.tolist() == [0.25, 0.0, 0.25, 0.0]
 
@@ -150,7 +149,7 @@ def test_shares_count_cut_blocks_by_the_part_inside():
 def test_the_ground_of_a_box_is_the_highest_in_it():
     boxes = np.array([[0, 0, 2, 2], [0, 0, 3, 4], [4, 3, 1, 1]], np.int32)
     expected = np.array([0.1, 0.5, 0.6], np.float32)
-    assert ground_in_boxes(small_context(), boxes).tolist() == expected.tolist()
+    assert box_figures(small_context(), boxes)[2].tolist() == expected.tolist()
 
 
 def test_the_fill_of_a_missing_part_is_the_films_own_ground():

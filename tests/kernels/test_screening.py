@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from tasks.kernels.screening import (
     content_fraction,
-    histogram_entropy,
-    histogram_quantile,
     intensity_figures,
     is_black,
 )
@@ -40,7 +38,7 @@ def test_a_white_tile_does_not_overflow():
     figures = intensity_figures(film, np.array([[0, 0, 700, 700]], np.int32))
     assert figures.mean[0] == 1.0
     assert figures.std[0] == 0.0
-    assert figures.counts[0, 255] == 490_000
+    assert figures.running[0, 254:].tolist() == [0, 490_000]
 
 
 @settings(deadline=None, max_examples=30)
@@ -58,7 +56,7 @@ def test_figures_agree_with_a_slow_loop_over_overlapping_tiles(seed, size, overl
         tile = film[y : y + height, x : x + width].astype(np.float64) / 65535
         counts = np.bincount((tile * 65535).round().astype(int).ravel() // 256, minlength=256)
         p = counts[counts > 0] / counts.sum()
-        np.testing.assert_array_equal(figures.counts[i], counts)
+        np.testing.assert_array_equal(figures.running[i], counts.cumsum())
         assert figures.mean[i] == pytest.approx(tile.mean(), abs=1e-6)
         assert figures.std[i] == pytest.approx(tile.std(), abs=1e-5)
         assert figures.dark_fraction[i] == pytest.approx((tile <= 0.3).mean())
@@ -68,26 +66,30 @@ def test_figures_agree_with_a_slow_loop_over_overlapping_tiles(seed, size, overl
             assert found == pytest.approx(exact, abs=1 / 400)
 
 
-def test_quantiles_and_entropy_come_from_the_histogram_alone():
-    counts = np.zeros((2, 256), np.uint32)
-    counts[0, 10] = 100
-    counts[1, :4] = 25
-    assert histogram_quantile(counts, 0.5)[0] == pytest.approx((10 * 256 + 127.5) / 65535)
-    assert histogram_entropy(counts).tolist() == [0.0, 2.0]
+def test_a_flat_tile_has_no_entropy_and_one_level():
+    figures = intensity_figures(np.full((9, 100), 2600, np.uint16), np.array([[0, 0, 100, 9]]))
+    assert figures.entropy.tolist() == [0.0]
+    assert figures.p01[0] == figures.p99[0] == pytest.approx((10 * 256 + 127.5) / 65535)
+
+
+def test_entropy_of_four_equal_parts_is_two_bits():
+    film = np.repeat(np.array([[0, 256, 512, 768]], np.uint16), 25, axis=0)
+    assert intensity_figures(film, np.array([[0, 0, 4, 25]])).entropy.tolist() == [2.0]
 
 
 def test_content_is_what_stands_out_from_the_ground_around_the_tile():
-    counts = np.zeros((2, 256), np.uint32)
+    counts = np.zeros((2, 256), np.int64)
     counts[:, 20] = 90
     counts[:, 60] = 10
     ground = np.array([20 / 256, 60 / 256], np.float32)
-    assert content_fraction(counts, ground).tolist() == pytest.approx([0.1, 0.0])
+    assert content_fraction(counts.cumsum(axis=1), ground).tolist() == pytest.approx([0.1, 0.0])
 
 
 def test_nothing_stands_out_from_a_white_ground():
-    counts = np.zeros((1, 256), np.uint32)
+    counts = np.zeros((1, 256), np.int64)
     counts[:, 255] = 5
-    assert content_fraction(counts, np.array([1.0], np.float32)).tolist() == [0.0]
+    ground = np.array([1.0], np.float32)
+    assert content_fraction(counts.cumsum(axis=1), ground).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(

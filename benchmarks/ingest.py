@@ -5,7 +5,8 @@
 The process is bound to one core. The floor decodes the same films and writes the same tiles, which
 lie ready in memory, to Zarr: it does not scale, measure, screen or cut. The plain loop is what one
 would write first: decode, slice, a numpy histogram a tile, a PNG a tile. Variants take turns and
-each figure is the fastest of its rounds; reading comes from the page cache. Processor time is given
+each figure is the fastest of its rounds; memory is kept as local workers keep it (--plain-malloc
+leaves it to the system, where page faults burden the floor most); reading comes from the page cache. Processor time is given
 beside wall time: on a machine with other work it is the one to trust.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ import numpy.typing as npt
 from PIL import Image
 from zarr.storage import LocalStore
 
+from flows.dask_cluster import WORKER_MALLOC
 from storage.films import read_header, read_pixels
 from storage.records import Mammogram
 from storage.workspace import ArrayWriter
@@ -50,6 +53,8 @@ class FilmSet:
 
 def main() -> None:
     options = parse_arguments()
+    if not options.plain_malloc and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | WORKER_MALLOC)  # noqa: S606
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
@@ -69,6 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shared", type=Path, help="folder of real films; adds mini-MIAS")
+    options.add_argument("--plain-malloc", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--films", type=int, default=40, help="films of mini-MIAS, at most")
     return parser.parse_args()

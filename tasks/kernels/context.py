@@ -200,6 +200,7 @@ def map_blocks(mean: FloatPlane, high: npt.NDArray[np.uint16]) -> tuple[BytePlan
 
 
 def _map_frame(mean: FloatPlane, flat: BoolPlane, darkest: float) -> tuple[BytePlane, FloatPlane]:
+    from tasks.kernels import bit_planes
     from tasks.kernels import film_passes as passes
 
     columns = mean.shape[1]
@@ -225,12 +226,12 @@ def _map_frame(mean: FloatPlane, flat: BoolPlane, darkest: float) -> tuple[ByteP
     breast = _breast(loose, lit, smooth)
     breast = _filled(breast | _body_pieces(calm, breast, smooth, ground), columns)
     breast &= ~_edge_glow(breast, smooth, ground)
-    foreign = standing & ~passes.widened(breast, columns, 2)
+    foreign = standing & ~bit_planes.widened(breast, columns, 2)
     if redaction is not None:
         foreign |= redaction & ~breast
-    foreign = passes.without_specks(foreign)
-    mask = passes.plane_of(foreign, columns) * np.uint8(FOREIGN)
-    mask += passes.plane_of(breast, columns)
+    foreign = bit_planes.without_specks(foreign)
+    mask = bit_planes.plane_of(foreign, columns) * np.uint8(FOREIGN)
+    mask += bit_planes.plane_of(breast, columns)
     return mask, ground
 
 
@@ -251,7 +252,7 @@ def _redaction(
     A film whose ground itself lies at the darkest value has none. An area that fades out into its
     surroundings is a dark part of the ground.
     """
-    from tasks.kernels.film_passes import bits_of, opened, painted, pieces_of, values_at, widened
+    from tasks.kernels.bit_planes import bits_of, opened, painted, pieces_of, values_at, widened
 
     sample, sample_flat = _coarse(mean), _coarse(flat)
     other = (sample < body_level) & ~sample_flat
@@ -283,7 +284,8 @@ def _ground(smooth: FloatPlane, body_level: float, excluded: BitPlane | None) ->
     """
     import cv2
 
-    from tasks.kernels.film_passes import cell_minima, plane_of, widened
+    from tasks.kernels.bit_planes import plane_of, widened
+    from tasks.kernels.film_passes import cell_minima
 
     levels, known = _coarse(smooth), smooth
     outside = levels < body_level
@@ -319,7 +321,7 @@ def _white_borders(mean: FloatPlane, steps: BytePlane) -> BitPlane | None:
 
     Saturated muscle at the chest wall has a soft border.
     """
-    from tasks.kernels.film_passes import bits_of, painted, pieces_of, widened
+    from tasks.kernels.bit_planes import bits_of, painted, pieces_of, widened
 
     if max(plane.max() for plane in (mean[0], mean[-1], mean[:, 0], mean[:, -1])) < SATURATED:
         return None
@@ -344,7 +346,7 @@ def _count(bits: BitPlane) -> int:
 
 def _breast(loose: BitPlane, lit: BitPlane, smooth: FloatPlane) -> BitPlane:
     """Brightest large piece of the loose area, grown to its rim within the lit one."""
-    from tasks.kernels.film_passes import opened, painted, pieces_of, sums_in, widened
+    from tasks.kernels.bit_planes import opened, painted, pieces_of, sums_in, widened
 
     columns = smooth.shape[1]
     pieces = pieces_of(opened(loose, columns, 5), columns)
@@ -365,7 +367,7 @@ def _body_pieces(
 
     A band along an edge, or a frame, is a border; a faint piece is glow: no body.
     """
-    from tasks.kernels.film_passes import (
+    from tasks.kernels.bit_planes import (
         count_in_columns,
         opened,
         painted,
@@ -399,7 +401,7 @@ def _edge_glow(breast: BitPlane, smooth: FloatPlane, ground: FloatPlane) -> BitP
     It is a faint strip of even width and even brightness from a corner of the film along its left
     or right edge; the abdomen's wedge is brighter, shorter, or changes from row to row.
     """
-    from tasks.kernels.film_passes import bits_of, count_in_columns, plane_of
+    from tasks.kernels.bit_planes import bits_of, count_in_columns, plane_of
 
     rows, columns = smooth.shape
     reach = max(1, int(GLOW_REACH * columns))
@@ -453,7 +455,7 @@ def _is_glow(rise: FloatPlane, lit: BoolPlane, inner_width: int, share_of_height
 
 def _filled(bits: BitPlane, columns: int) -> BitPlane:
     """Fill small holes that do not reach the edge of the film."""
-    from tasks.kernels.film_passes import inverted, painted, pieces_of
+    from tasks.kernels.bit_planes import inverted, painted, pieces_of
 
     rows = bits.shape[1]
     holes = pieces_of(inverted(bits, columns), columns)

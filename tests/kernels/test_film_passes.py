@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.kernels import bit_planes
 from tasks.kernels import film_passes as passes
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 150))
@@ -66,34 +67,36 @@ def test_smoothing_keeps_a_plane_and_a_step_is_found_where_it_is():
 @given(seed=st.integers(0, 2**32 - 1), shape=SHAPES)
 def test_bits_come_back_as_they_were(seed, shape):
     plane = speckled(seed, shape)
-    bits = passes.bits_of(plane)
-    np.testing.assert_array_equal(passes.plane_of(bits, shape[1]), plane)
+    bits = bit_planes.bits_of(plane)
+    np.testing.assert_array_equal(bit_planes.plane_of(bits, shape[1]), plane)
     np.testing.assert_array_equal(
-        passes.plane_of(passes.inverted(bits, shape[1]), shape[1]), ~plane
+        bit_planes.plane_of(bit_planes.inverted(bits, shape[1]), shape[1]), ~plane
     )
     levels = np.random.default_rng(seed).random(shape).astype(np.float32)
-    np.testing.assert_array_equal(np.sort(passes.values_at(bits, levels)), np.sort(levels[plane]))
+    np.testing.assert_array_equal(
+        np.sort(bit_planes.values_at(bits, levels)), np.sort(levels[plane])
+    )
     first, end = sorted((shape[1] // 3, shape[1] * 2 // 3))
     expected = plane[:, first:end].sum(axis=1)
-    np.testing.assert_array_equal(passes.count_in_columns(bits, first, end), expected)
+    np.testing.assert_array_equal(bit_planes.count_in_columns(bits, first, end), expected)
 
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), shape=SHAPES, radius=st.sampled_from([1, 2, 3, 5, 8]))
 def test_morphology_is_that_of_opencv(seed, shape, radius):
     plane = speckled(seed, shape)
-    bits, ones = passes.bits_of(plane), plane.astype(np.uint8)
+    bits, ones = bit_planes.bits_of(plane), plane.astype(np.uint8)
     side = (2 * radius + 1, 2 * radius + 1)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, side)
     for found, expected in (
-        (passes.widened(bits, shape[1], radius), cv2.dilate(ones, disk)),
-        (passes.opened(bits, shape[1], radius), cv2.morphologyEx(ones, cv2.MORPH_OPEN, disk)),
+        (bit_planes.widened(bits, shape[1], radius), cv2.dilate(ones, disk)),
+        (bit_planes.opened(bits, shape[1], radius), cv2.morphologyEx(ones, cv2.MORPH_OPEN, disk)),
         (
-            passes.opened(bits, shape[1], radius, square=True),
+            bit_planes.opened(bits, shape[1], radius, square=True),
             cv2.morphologyEx(ones, cv2.MORPH_OPEN, np.ones(side, np.uint8)),
         ),
     ):
-        np.testing.assert_array_equal(passes.plane_of(found, shape[1]), expected)
+        np.testing.assert_array_equal(bit_planes.plane_of(found, shape[1]), expected)
 
 
 @settings(deadline=None, max_examples=50)
@@ -103,7 +106,7 @@ def test_specks_have_fewer_than_two_neighbours(seed, shape):
     around = cv2.boxFilter(
         plane.astype(np.uint8), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
     )
-    found = passes.plane_of(passes.without_specks(passes.bits_of(plane)), shape[1])
+    found = bit_planes.plane_of(bit_planes.without_specks(bit_planes.bits_of(plane)), shape[1])
     np.testing.assert_array_equal(found, plane & (around >= 3))
 
 
@@ -112,9 +115,9 @@ def test_specks_have_fewer_than_two_neighbours(seed, shape):
 def test_pieces_are_those_of_opencv(seed, shape):
     plane = speckled(seed, shape, share=0.5)
     levels = np.random.default_rng(seed).random(shape).astype(np.float32)
-    bits = passes.bits_of(plane)
-    pieces = passes.pieces_of(bits, shape[1])
-    sums = passes.sums_in(pieces, levels)
+    bits = bit_planes.bits_of(plane)
+    pieces = bit_planes.pieces_of(bits, shape[1])
+    sums = bit_planes.sums_in(pieces, levels)
     n, labels, stats, _ = cv2.connectedComponentsWithStats(plane.astype(np.uint8), connectivity=4)
     assert len(pieces.areas) == n - 1
     for piece, (left, top, right, bottom) in enumerate(pieces.boxes.tolist()):
@@ -123,9 +126,9 @@ def test_pieces_are_those_of_opencv(seed, shape):
         box = [left, top, right - left, bottom - top, pieces.areas[piece]]
         assert stats[label].tolist() == box
         assert sums[piece] == pytest.approx(levels[labels == label].sum(), rel=1e-4)
-        alone = passes.plane_of(passes.painted(pieces, piece, bits), shape[1])
+        alone = bit_planes.plane_of(bit_planes.painted(pieces, piece, bits), shape[1])
         np.testing.assert_array_equal(alone, labels == label)
-    everything = passes.painted(pieces, np.ones(n - 1, bool), bits)
+    everything = bit_planes.painted(pieces, np.ones(n - 1, bool), bits)
     np.testing.assert_array_equal(everything, bits)
 
 

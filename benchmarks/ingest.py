@@ -5,9 +5,9 @@
 The process is bound to one core. The floor decodes the same films and writes the same tiles, which
 lie ready in memory, to Zarr: it does not scale, measure, screen or cut. The plain loop is what one
 would write first: decode, slice, a numpy histogram a tile, a PNG a tile. Variants take turns and
-each figure is the fastest of its rounds; memory is kept as local workers keep it (--plain-malloc
-leaves it to the system, where page faults burden the floor most); reading comes from the page cache. Processor time is given
-beside wall time: on a machine with other work it is the one to trust.
+each figure is the fastest of its rounds; reading comes from the page cache. Memory is kept as local
+workers keep it; --plain-malloc leaves it to the system, where page faults burden the floor most.
+Processor time is given beside wall time: on a machine with other work it is the one to trust.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shared", type=Path, help="folder of real films; adds mini-MIAS")
-    options.add_argument("--plain-malloc", action="store_true")
+    parser.add_argument("--plain-malloc", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--films", type=int, default=40, help="films of mini-MIAS, at most")
     return parser.parse_args()

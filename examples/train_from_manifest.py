@@ -3,7 +3,8 @@
 Usage: python examples/train_from_manifest.py WORKSPACE [--epochs 3]
 
 What a downstream job does: read the kept tiles of each split, follow pixels_uri and pixels_index
-into the Zarr arrays, train, validate. Nothing of mammosift is imported.
+into the Zarr arrays, train, validate. Nothing of mammosift is imported. The label here is that of
+the film; for labels of tiles use lesion_fraction (null: not known).
 """
 
 import argparse
@@ -61,7 +62,9 @@ def main():
     for split, part in parts.items():
         if part and split != "train":
             right = (net(part[0]).argmax(1) == part[1]).float().mean()
-            print(f"{split}: accuracy {right:.3f} on {len(part[1])} tiles")
+            common = part[1].bincount().max() / len(part[1])
+            print(f"{split}: accuracy {right:.3f} on {len(part[1])} tiles (the commonest class "
+                  f"alone: {common:.3f})")  # fmt: skip
 
 
 if __name__ == "__main__":

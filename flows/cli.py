@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -64,6 +64,10 @@ def _settings_options() -> list[inspect.Parameter]:
     parameters = []
     for name, field in CurationSettings.model_fields.items():
         text = field.description or ""
+        if field.is_required():
+            text += " [required, here or in --config]"
+        if choices := _choices(field.annotation):
+            text += f" [{', '.join(choices)}]"
         if not field.is_required() and field.default is not None:
             text += f" [default: {field.default}]"
         option = typer.Option("--" + name.replace("_", "-"), help=text, show_default=False)
@@ -79,10 +83,12 @@ def _settings_options() -> list[inspect.Parameter]:
     return parameters
 
 
+def _choices(annotation: Any) -> list[str]:
+    return [str(a) for a in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
 def _plain_type(annotation: Any) -> Any:
     """Type that typer can parse; choices are checked by the settings, which name them all."""
-    from typing import Literal
-
     if get_origin(annotation) is Literal:
         return str
     plain = [t for t in get_args(annotation) if t is not type(None)]
@@ -93,7 +99,10 @@ def _takes_settings(command: Any) -> Any:
     """Give a command that takes ``settings`` all the options of the model, and ``--config``."""
     config = Annotated[
         Path | None,
-        typer.Option("--config", help="TOML file of settings; options given here override it."),
+        typer.Option(
+            "--config",
+            help="TOML file of settings, its paths relative to its folder; options override it.",
+        ),
     ]
     hints = get_type_hints(command, include_extras=True)
     own = [
@@ -136,19 +145,28 @@ def _settings(config: Path | None, given: dict[str, Any]) -> Any:
             values = tomllib.loads(config.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
             _stop(f"{config} cannot be read as TOML: {e}", BAD_ARGUMENTS)
+        _make_absolute(values, config.absolute().parent)
     values |= {k: v for k, v in given.items() if v is not None}
-    for name in ("source", "out", "films_csv", "lesions_csv", "exemplars"):
-        if isinstance(values.get(name), str) and "://" not in values[name]:
-            values[name] = str(Path(values[name]).expanduser().absolute())
+    _make_absolute(values, Path.cwd())
     try:
         return CurationSettings(**values)
     except ValidationError as e:
         lines = [
-            f"{'.'.join(str(p) for p in error['loc']) or 'settings'}: "
-            f"{error['msg'].removeprefix('Value error, ')}"
+            f"{_option_of(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
             for error in e.errors()
         ]
         return _stop("\n".join(lines), BAD_ARGUMENTS)
+
+
+def _make_absolute(values: dict[str, Any], folder: Path) -> None:
+    """Paths that a person wrote relative: to the TOML file's folder, or to the shell's."""
+    for name in ("source", "out", "films_csv", "lesions_csv", "exemplars"):
+        if isinstance(values.get(name), str) and "://" not in values[name]:
+            values[name] = str(folder / Path(values[name]).expanduser())
+
+
+def _option_of(location: tuple[int | str, ...]) -> str:
+    return "--" + str(location[0]).replace("_", "-") if location else "settings"
 
 
 def _stop(message: str, code: int) -> Any:
@@ -175,19 +193,23 @@ PREFECT_DEFAULTS = {
 def _curate(settings: Any, *, strict: bool) -> None:
     """Run the flow in this process and say where to look."""
     _quiet_prefect()
+    from storage.workspace import Workspace
     from tasks.films import check_inputs
 
     check_inputs(
         settings.source,
         **settings.only("films_csv", "lesions_csv", "exemplars"),
     )
+    Workspace.create(settings.out)
     signal.signal(signal.SIGINT, _interrupted)
     from flows.curate import curate
 
     record = curate(settings)
     tiles, films = record["tiles"], record["films"]
     excluded = sum(films["excluded"].values())
-    typer.echo(f"\n{films['used']} films used, {excluded} files excluded.")
+    reasons = ", ".join(f"{n} {reason}" for reason, n in films["excluded"].items())
+    why = f": {reasons} (the report says which)" if excluded else ""
+    typer.echo(f"\n{films['used']} films used, {excluded} files excluded{why}.")
     typer.echo(f"{tiles['cut']:,} tiles cut in {record['seconds']:.0f} s:")
     for fate, n in tiles["by_fate"].items():
         typer.echo(f"  {fate.replace('/', ': '):24} {n:>10,}")
@@ -240,6 +262,24 @@ def plan(settings: Any) -> None:
     typer.echo(str(estimate(settings)))
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("mammosift"))
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Workspace to make.")] = Path("demo"),
@@ -281,7 +321,7 @@ def serve(
 ) -> None:
     """Start the Prefect server (SQLite), a worker and the deployments; stop with Ctrl-C.
 
-    Then open http://127.0.0.1:4200, Deployments, curate, Run.
+    Then open the address that it prints: Deployments, films, Run.
 
     Example: mammosift serve --port 4200
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from storage.errors import MammosiftError
+from storage.errors import InputError, MammosiftError
 
 WORKER_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**29), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """Workers keep freed memory. Dask's own default (64 KiB) gives every freed block back at once:
@@ -41,7 +41,14 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
 
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:
-        with Client(address, timeout="60s") as client:
+        try:
+            client = Client(address, timeout="20s")
+        except (OSError, ValueError) as e:
+            raise InputError(
+                f"--dask-address {address} does not answer ({type(e).__name__}); is the scheduler "
+                "up, and can this machine reach it?"
+            ) from e
+        with client:
             yield client
         return
     spawn = "distributed.nanny.pre-spawn-environ"

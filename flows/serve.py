@@ -54,14 +54,15 @@ def serve_all(*, host: str, port: int) -> int:
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
     }
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background job ignores it
+        signal.signal(stop, _interrupt)
     children: list[subprocess.Popen[bytes]] = []
     try:
         children.append(_prefect("server", "start", "--host", host, "--port", str(port)))
         _wait_until_healthy(url, children[0])
         register()
         children.append(_prefect("worker", "start", "--pool", POOL, "--type", "process"))
-        print(f"\nmammosift is served at {url} (Deployments, curate, Run). Ctrl-C stops it.\n")
+        print(f"\nmammosift is served at {url} (Deployments, films, Run). Ctrl-C stops it.\n")
         while all(child.poll() is None for child in children):
             time.sleep(0.5)
     except KeyboardInterrupt:

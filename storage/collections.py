@@ -173,6 +173,7 @@ def _join_films_csv(
         return films
     place = {film.source: n for n, film in enumerate(films)}
     lines: dict[str, int] = {}
+    missing: list[str] = []
     for line, row in _rows(path, needed=("source",)):
         source = _source_of(row)
         if source in lines:
@@ -182,11 +183,20 @@ def _join_films_csv(
             )
         lines[source] = line
         if source not in place:
-            warnings.append(f"{path.name}, line {line}: no film {source}.")
+            missing.append(f"line {line}: {source}")
             continue
         film = films[place[source]]
         films[place[source]] = replace(film, **_told(path, line, row))
+    warnings.extend(_without_films(path, missing))
     return films
+
+
+def _without_films(path: Path, missing: list[str]) -> list[str]:
+    """One warning for all lines of a table that name films which are not here."""
+    if not missing:
+        return []
+    more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return [f"{path.name}: no film for {'; '.join(missing[:3])}{more}."]
 
 
 def _told(path: Path, line: int, row: _Row) -> dict[str, Any]:
@@ -211,13 +221,15 @@ def _join_lesions_csv(
         return films
     place = {film.source: n for n, film in enumerate(films)}
     found: dict[int, list[Lesion]] = defaultdict(list)
+    missing: list[str] = []
     for line, row in _rows(path, needed=("source", "pathology", "x_px", "y_px", "radius_px")):
         source = _source_of(row)
         if source not in place:
-            warnings.append(f"{path.name}, line {line}: no film {source}.")
+            missing.append(f"line {line}: {source}")
             continue
         n = place[source]
         found[n].append(_circle(path, line, row, films[n], warnings))
+    warnings.extend(_without_films(path, missing))
     for n, lesions in found.items():
         films[n] = _with_lesions(films[n], lesions, warnings)
     return films

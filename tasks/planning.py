@@ -22,6 +22,9 @@ TRAINING_TILES_PER_S = {"light": 1000.0, "ddsm": 15.0}
 ENCODING_TILES_PER_S = {"light": 7000.0, "ddsm": 42.0}
 """Measured on one CPU core with AVX-512 (training in bfloat16); a GPU is far above."""
 
+START_AND_STOP_S = 20.0
+"""Prefect's server, the workers and their imports."""
+
 STORED_SHARE = 0.6
 """Of the tiles of a film, those that are not black: about 0.5 to 0.7 on films seen so far."""
 
@@ -91,7 +94,8 @@ def estimate(settings: CurationSettings) -> Estimate:
         "cutting and screening": _seconds_per_megapixel(used, root, settings)
         * sum(megapixels)
         / workers,
-        "training, at most": training / TRAINING_TILES_PER_S[settings.encoder] / workers,
+        "start and stop": START_AND_STOP_S,
+        "training (all epochs)": training / TRAINING_TILES_PER_S[settings.encoder],
         "encoding": stored / ENCODING_TILES_PER_S[settings.encoder] / workers,
     }
     excluded = Counter(f.excluded_reason for f in found if f.excluded_reason is not None)

@@ -183,7 +183,8 @@ class CurationSettings(BaseModel):
 
     training_threads: int | None = _field(
         "Training threads",
-        "CPU threads of training; default: all cores. The same number gives the same weights.",
+        "CPU threads of training; default: all cores. The same number gives the same weights. "
+        "On a machine that is busy otherwise, 1 is faster than many.",
         default=None,
         ge=1,
         le=1024,

@@ -50,7 +50,7 @@ def test_a_bad_setting_exits_with_2_and_says_what_to_do(tmp_path: Path) -> None:
 def test_a_missing_source_exits_with_2() -> None:
     done = run(app, ["run", "--out", "x"])
     assert done.exit_code == BAD_ARGUMENTS
-    assert "source: Field required" in done.output
+    assert "--source: Field required" in done.output
 
 
 def test_options_override_the_toml_file(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_options_override_the_toml_file(tmp_path: Path) -> None:
     file.write_text('source = "films"\nout = "w"\nseed = 1\ntile_size_px = 99\n')
     settings = _settings(file, {"seed": 7, "stride_px": None})
     assert (settings.seed, settings.tile_size_px) == (7, 99)
-    assert settings.source == str(Path("films").absolute())
+    assert settings.source == str(tmp_path / "films"), "relative to the file's folder"
 
 
 def test_an_unreadable_toml_file_exits_with_2(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_rows_of_films_that_are_not_there_are_warnings(tmp_path):
     (tmp_path / "films.csv").write_text("source,label\nb.png,normal\n")
     (tmp_path / "lesions.csv").write_text("source,pathology,x_px,y_px,radius_px\nc.png,benign,,,\n")
     assert joined(tmp_path)[1] == [
-        "films.csv, line 2: no film b.png.", "lesions.csv, line 2: no film c.png."
+        "films.csv: no film for line 2: b.png.", "lesions.csv: no film for line 2: c.png."
     ]  # fmt: skip
 
 

@@ -25,15 +25,15 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.cluster import DBSCAN, KMeans
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from models.neighbours import k_distances, nearest
+from models.dbscan import NOISE, DBSCANClusterer
+from models.neighbours import nearest
 
 Method = Literal["kmeans", "dbscan", "hdbscan"]
-NOISE = -1
 
 
 @dataclass(frozen=True)
@@ -150,54 +150,6 @@ class KMeansClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
 
-class DBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """Density clusters by a fixed radius (scikit-learn's).
-
-    With d the distance to the ``min_samples``-th nearest row, itself counted, a row is core if d
-    <= eps. The outlier score is d / (d + eps): at most 0.5 exactly for core rows; 1 where there
-    are fewer rows than min_samples. Membership is 1 for core rows, eps / d for border rows, 0 for
-    noise.
-
-    Parameters
-    ----------
-    eps : float or None
-        Radius. None: the knee of the sorted d, see `knee`.
-    min_samples : int
-        Rows within eps, itself counted, that make a core row.
-
-    Attributes
-    ----------
-    eps_ : float
-        The radius that was used.
-    k_distances_ : ndarray of float64, shape (n,)
-        d of each row, for the plot behind the choice of eps; infinite where n < min_samples.
-    core_sample_indices_ : ndarray of int64
-    """
-
-    def __init__(self, eps: float | None = None, *, min_samples: int = 5) -> None:
-        self.eps = eps
-        self.min_samples = min_samples
-
-    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
-        """Cluster rows of shape (n, dim), n at least 1."""
-        rows = _validated(self, X)
-        _require_positive(self, "min_samples")
-        if self.eps is not None and not self.eps > 0:
-            raise ValueError(f"eps={self.eps} must be positive, or None for the knee.")
-        self.k_distances_ = k_distances(rows, self.min_samples)
-        self.eps_ = knee(self.k_distances_) if self.eps is None else float(self.eps)
-        dbscan = DBSCAN(eps=self.eps_, min_samples=self.min_samples).fit(rows)
-        self.labels_ = dbscan.labels_.astype(np.int32)
-        self.core_sample_indices_ = dbscan.core_sample_indices_
-        d = self.k_distances_
-        membership = _ratio(np.full(len(d), self.eps_), d, empty=1.0)
-        membership[self.core_sample_indices_] = 1.0
-        membership[self.labels_ == NOISE] = 0.0
-        self.membership_ = membership
-        self.outlier_score_ = _ratio(d, d + self.eps_, empty=1.0)
-        return self
-
-
 class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Hierarchical density clusters (the hdbscan library's, with an exact spanning tree).
 
@@ -307,38 +259,6 @@ def fit_cluster(clusterer: Clusterer, embeddings: NDArray[np.floating]) -> Clust
         return ClusterResult(np.empty(0, dtype=np.int32), empty, empty.copy())
     clusterer.fit(embeddings)
     return ClusterResult(clusterer.labels_, clusterer.membership_, clusterer.outlier_score_)
-
-
-def knee(k_distances: NDArray[np.float64]) -> float:
-    """Choose DBSCAN's eps where the sorted k-distances turn upwards.
-
-    The curve of the sorted distances is drawn into the unit square; the knee is the point
-    farthest below the diagonal from the first to the last (as in Satopaa et al. 2011, without
-    smoothing), the first of equals. The upmost 1 % is left out, since a single far row would
-    press all others flat.
-
-    Parameters
-    ----------
-    k_distances : ndarray of float64, shape (n,)
-        Distance of each row to its k-th neighbour; infinite ones are ignored.
-
-    Returns
-    -------
-    float
-        Positive: where the knee is at 0 (many duplicates), the lowest positive distance; 1 where
-        all are 0 or none is finite, as any radius then gives the same clusters.
-    """
-    curve = np.sort(k_distances[np.isfinite(k_distances)])
-    positive = curve[curve > 0]
-    if len(positive) == 0:
-        return 1.0
-    curve = curve[: max(1, len(curve) - len(curve) // 100)]
-    rise = curve[-1] - curve[0]
-    if rise == 0:
-        return float(max(curve[0], positive[0]))
-    across = np.linspace(0, 1, len(curve))
-    corner = curve[np.argmax(across - (curve - curve[0]) / rise)]
-    return float(max(corner, positive[0]))
 
 
 def _validated(estimator: BaseEstimator, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803

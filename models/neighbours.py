@@ -7,7 +7,7 @@ no neighbour is lost. Ties are decided by the lower index.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,34 @@ def nearest(queries: NDArray[np.floating], references: NDArray[np.floating], k: 
     """
     squares, indices = _nearest_squares(queries, references, k)
     return Neighbours(indices=indices, distances=np.sqrt(squares).astype(np.float32))
+
+
+def distances_to_nearest(
+    queries: NDArray[np.floating], rows: Any, k: int, chunk_rows: int = 65_536
+) -> NDArray[np.float64]:
+    """Measure the distance of each query to the k-th nearest row, reading the rows by chunks.
+
+    Parameters
+    ----------
+    queries : ndarray, shape (n_queries, dim)
+    rows : array, shape (n, dim)
+        Anything that slices give arrays of: NumPy, Zarr.
+    k : int
+        At least 1. A query that is among the rows counts as its own nearest.
+    chunk_rows : int
+        Rows read at a time.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_queries,)
+        Infinite where n < k.
+    """
+    best = np.full((len(queries), k), np.inf)
+    for start in range(0, rows.shape[0], chunk_rows):
+        squares, _ = _nearest_squares(queries, np.asarray(rows[start : start + chunk_rows]), k)
+        best = np.sort(np.concatenate([best, squares], axis=1), axis=1)[:, :k]
+    distances: NDArray[np.float64] = np.sqrt(best[:, -1])
+    return distances
 
 
 def k_distances(rows: NDArray[np.floating], k: int) -> NDArray[np.float64]:

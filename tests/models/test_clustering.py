@@ -16,12 +16,10 @@ from sklearn.utils.estimator_checks import check_estimator
 from models.clustering import (
     NOISE,
     ClusterResult,
-    DBSCANClusterer,
     HDBSCANClusterer,
     KMeansClusterer,
     Method,
     fit_cluster,
-    knee,
     make_clusterer,
 )
 
@@ -183,83 +181,6 @@ class TestKMeans:
     def test_no_clusters_are_refused(self, blobs: NDArray[np.float32]) -> None:
         with pytest.raises(ValueError, match="n_clusters=0"):
             KMeansClusterer(0).fit(blobs)
-
-
-class TestDBSCAN:
-    @pytest.mark.parametrize(("eps", "min_samples"), [(0.1, 2), (0.3, 5), (1.0, 5), (20.0, 50)])
-    def test_labels_are_scikit_learns(
-        self, blobs: NDArray[np.float32], eps: float, min_samples: int
-    ) -> None:
-        ours = DBSCANClusterer(eps, min_samples=min_samples).fit(blobs)
-        peer = sklearn.cluster.DBSCAN(eps=eps, min_samples=min_samples).fit(blobs)
-        np.testing.assert_array_equal(ours.labels_, peer.labels_)
-
-    def test_core_border_and_noise_by_hand(self) -> None:
-        rows = np.array([[0.0], [1.0], [2.0], [3.5], [9.0]])
-        clusterer = DBSCANClusterer(1.5, min_samples=3).fit(rows)
-        assert clusterer.labels_.tolist() == [0, 0, 0, 0, -1]
-        assert clusterer.core_sample_indices_.tolist() == [1, 2]
-        assert clusterer.k_distances_.tolist() == [2, 1, 1.5, 2.5, 7]
-        np.testing.assert_allclose(
-            clusterer.outlier_score_, [2 / 3.5, 1 / 2.5, 0.5, 2.5 / 4, 7 / 8.5], rtol=1e-6
-        )
-        np.testing.assert_allclose(clusterer.membership_, [1.5 / 2, 1, 1, 1.5 / 2.5, 0], rtol=1e-6)
-
-    def test_exactly_the_core_rows_score_at_most_one_half(self, blobs: NDArray[np.float32]) -> None:
-        clusterer = DBSCANClusterer(0.2, min_samples=5).fit(blobs)
-        core = np.zeros(len(blobs), dtype=bool)
-        core[clusterer.core_sample_indices_] = True
-        assert 0 < core.sum() < len(blobs)
-        np.testing.assert_array_equal(clusterer.outlier_score_ <= 0.5, core)
-
-    def test_min_samples_counts_the_row_itself(self) -> None:
-        pair = np.array([[0.0], [1.0]])
-        assert DBSCANClusterer(1.5, min_samples=2).fit(pair).labels_.tolist() == [0, 0]
-        assert DBSCANClusterer(1.5, min_samples=3).fit(pair).labels_.tolist() == [-1, -1]
-
-    def test_fewer_rows_than_min_samples_are_noise_with_score_one(self) -> None:
-        clusterer = DBSCANClusterer(min_samples=5).fit(np.zeros((4, 2)))
-        assert clusterer.labels_.tolist() == [-1] * 4
-        assert clusterer.outlier_score_.tolist() == [1] * 4
-
-    def test_without_eps_the_knee_separates_the_groups(self, blobs: NDArray[np.float32]) -> None:
-        rows = np.vstack([blobs, [[5, 5], [-8, -8], [20, 20]]])
-        clusterer = DBSCANClusterer().fit(rows)
-        assert 0.05 < clusterer.eps_ < 5
-        assert clusterer.labels_.max() == 2
-        assert (clusterer.labels_[-3:] == NOISE).all()
-
-    def test_a_radius_of_zero_is_refused(self, blobs: NDArray[np.float32]) -> None:
-        with pytest.raises(ValueError, match=r"eps=0.0 must be positive"):
-            DBSCANClusterer(0.0).fit(blobs)
-        with pytest.raises(ValueError, match="min_samples=0"):
-            DBSCANClusterer(1.0, min_samples=0).fit(blobs)
-
-
-class TestKnee:
-    def test_the_knee_is_where_the_curve_turns_upwards(self) -> None:
-        curve = np.concatenate([np.linspace(1, 2, 80), np.linspace(2.5, 30, 20)])
-        assert knee(np.random.default_rng(0).permutation(curve)) == pytest.approx(2, abs=0.6)
-
-    def test_one_far_row_does_not_move_the_knee(self) -> None:
-        curve = np.concatenate([np.linspace(1, 2, 160), np.linspace(2.5, 30, 40)])
-        assert knee(np.append(curve, 1e6)) == pytest.approx(knee(curve), abs=0.5)
-
-    @pytest.mark.parametrize(
-        ("distances", "eps"),
-        [
-            ([], 1.0),
-            ([0.0, 0.0], 1.0),
-            ([np.inf, np.inf], 1.0),
-            ([3.0], 3.0),
-            ([3.0, 3.0, 3.0], 3.0),
-            ([0.0, 0.0, 0.0, 0.5], 0.5),
-        ],
-    )
-    def test_the_knee_is_positive_in_every_edge_case(
-        self, distances: list[float], eps: float
-    ) -> None:
-        assert knee(np.array(distances)) == eps
 
 
 class TestHDBSCAN:

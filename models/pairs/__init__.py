@@ -1,0 +1,7 @@
+"""The exact pair engine: Euclidean pairs among many rows of many columns, without their square.
+
+Read in this order: `projection` (a few coordinates that bound every distance from below),
+`leaves` (small groups of rows with boxes), `products` (candidate pairs of two groups by one matrix
+product), `within` (pairs within a radius, kept as a forest), `nearest` (k nearest neighbours),
+`blocks` (the same over blocks of rows on many workers).
+"""

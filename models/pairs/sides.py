@@ -1,0 +1,103 @@
+"""Rows as the compiled functions see them, and distances to boxes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.pairs.leaves import Leaves
+from models.pairs.products import compiled, load_queries, load_target
+
+
+class Side(NamedTuple):
+    """One set of rows as the compiled functions see it; see `Leaves`.
+
+    Parameters
+    ----------
+    rows, order, coordinates, starts, low, high, error : ndarray
+        As in `Leaves`.
+    itself : ndarray of int64, shape (n,)
+        0, 1, 2 ...: the order of rows that lie in it already.
+    uniform : ndarray of bool, shape (n_leaves,)
+        Leaves known to hold core rows of one cluster only.
+    offset : int
+        Of the positions in `Density`.
+    """
+
+    rows: NDArray[np.floating]
+    order: NDArray[np.int64]
+    coordinates: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    error: NDArray[np.float64]
+    itself: NDArray[np.int64]
+    uniform: NDArray[np.bool_]
+    offset: int
+
+    @classmethod
+    def of(cls, leaves: Leaves, offset: int = 0) -> Side:
+        """Look at leaves whose positions start at ``offset``."""
+        return cls(
+            leaves.rows,
+            leaves.order,
+            leaves.coordinates,
+            leaves.starts,
+            leaves.low,
+            leaves.high,
+            leaves.error,
+            np.arange(len(leaves.order)),
+            np.zeros(len(leaves), dtype=np.bool_),
+            offset,
+        )
+
+
+@compiled
+def box_distance(low_a, high_a, low_b, high_b, limit):  # type: ignore[no-untyped-def]
+    """Squared distance of two boxes; where it exceeds the limit, a part that does too."""
+    total = 0.0
+    for k in range(len(low_a)):
+        gap = max(np.float64(low_b[k]) - high_a[k], np.float64(low_a[k]) - high_b[k])
+        if gap > 0:
+            total += gap * gap
+            if total > limit:
+                break
+    return total
+
+
+@compiled
+def row_distance(row, low, high, limit):  # type: ignore[no-untyped-def]
+    """Squared distance of a row to a box; where it exceeds the limit, a part that does too."""
+    total = np.float32(0.0)
+    columns = len(row)
+    start = 0
+    while start < columns:
+        stop = min(columns, start + 8)
+        for k in range(start, stop):
+            gap = max(max(low[k] - row[k], row[k] - high[k]), np.float32(0.0))
+            total += gap * gap
+        if total > limit:
+            break
+        start = stop
+    return total
+
+
+@compiled
+def load(side, scale, full, queries, n_queries):  # type: ignore[no-untyped-def]
+    """Load the queries of a side: all columns, or the coordinates; see `load_queries`."""
+    if full:
+        load_queries(side.rows, side.order, scale, queries, n_queries)
+    else:
+        load_queries(side.coordinates, side.itself, 1.0, queries, n_queries)
+
+
+@compiled
+def load_one(side, position, scale, full, limit, centre, targets, at):  # type: ignore[no-untyped-def]
+    """Load a target of a side: all columns, or the coordinates; see `load_target`."""
+    if full:
+        row = side.order[position]
+        load_target(side.rows, row, position, scale, limit, centre, targets, at)
+    else:
+        load_target(side.coordinates, position, position, 1.0, limit, centre, targets, at)

@@ -157,7 +157,7 @@ class Blocks:
         folder: str,
         workers: Workers,
         *,
-        radius: float | None = None,
+        radius: float,
         block_rows: int = BLOCK_ROWS,
     ) -> Blocks:
         """Write the rows into blocks.
@@ -169,7 +169,7 @@ class Blocks:
         folder : str
             Empty, or of an earlier attempt.
         workers : Workers
-        radius : float or None
+        radius : float
             Of the pairs that will be looked for, see `Projection`.
         block_rows : int
             Rows of a block, about.

@@ -51,7 +51,7 @@ class Leaves:
         """Group rows, shape (n, dim), into leaves of at most ``leaf_rows``."""
         coordinates, lengths = projection.apply(rows)
         order = np.arange(len(rows))
-        starts = _split(coordinates, order, leaf_rows)
+        starts = split(coordinates, order, leaf_rows)
         coordinates = coordinates[order]
         if len(rows):
             low = np.minimum.reduceat(coordinates, starts[:-1], axis=0)
@@ -63,7 +63,7 @@ class Leaves:
         return cls(rows, order, coordinates, starts, low, high, error)
 
 
-def _split(
+def split(
     coordinates: NDArray[np.float32], order: NDArray[np.int64], leaf_rows: int
 ) -> NDArray[np.int64]:
     """Order rows by halving the widest side again and again; the starts of the leaves.

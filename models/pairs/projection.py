@@ -16,7 +16,7 @@ CHUNK_VALUES = 1 << 21  # 16 MB of float64
 # of one pair, in nanoseconds on one core of 2021: only their ratios matter, and only for speed
 MULTIPLY_ADD = 0.026
 SCAN = 0.2
-EXACT = 120.0
+EXACT = 200.0
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,20 @@ class Projection:
         return bool(self.axes.shape[1] == self.axes.shape[0])
 
     @classmethod
-    def fit(cls, sample: Rows, radius: float | None = None) -> Projection:
+    def fit(
+        cls, sample: Rows, radius: float | NDArray[np.float64], queries: Rows | None = None
+    ) -> Projection:
         """Choose the components from a sample.
 
         Parameters
         ----------
         sample : ndarray, shape (n, dim)
             Some thousand rows.
-        radius : float or None
+        radius : float or ndarray of float64, shape (n_queries,)
             Pairs farther apart are of no interest: as many components are taken as make the
-            search for the others cheapest. None: as for the median nearest neighbour.
+            search for the others cheapest. An array gives each query its own.
+        queries : ndarray, shape (n_queries, dim), or None
+            Some rows that are typical of those that will ask; None: some of the sample.
         """
         mean = sample.mean(axis=0, dtype=np.float64)
         centred = sample - mean
@@ -72,7 +76,9 @@ class Projection:
         axes = _principal_axes(centred, components)
         pays = True
         if sample.shape[1] > LEADING[0]:
-            n_axes, pays = _cheapest(centred, axes, radius)
+            if queries is None:
+                queries = sample[:: max(1, len(sample) // 256)][:256]
+            n_axes, pays = _cheapest(queries - mean, centred, axes, radius)
             axes = axes[:, :n_axes]
         usual = float(np.median(np.linalg.norm(centred, axis=1)))
         unit = 2.0 ** round(np.log2(usual)) if usual > 0 else 1.0
@@ -128,24 +134,19 @@ def _principal_axes(centred: NDArray[np.float64], n_axes: int) -> NDArray[np.flo
 
 
 def _cheapest(
-    centred: NDArray[np.float64], axes: NDArray[np.float64], radius: float | None
+    queries: NDArray[np.float64],
+    centred: NDArray[np.float64],
+    axes: NDArray[np.float64],
+    radius: float | NDArray[np.float64],
 ) -> tuple[int, bool]:
     """Number of components for which product, scan and exact distances together cost least.
 
     And whether that is less than the product of all columns.
     """
-    queries = centred[:: max(1, len(centred) // 256)][:256]
     q, y = queries @ axes, centred @ axes
     q_squares = np.einsum("ij,ij->i", queries, queries)
     y_squares = np.einsum("ij,ij->i", centred, centred)
-    full = q_squares[:, None] + y_squares - 2 * queries @ centred.T
-    if radius is None:
-        reach = np.partition(full, min(1, full.shape[1] - 1), axis=1)[
-            :, [min(1, full.shape[1] - 1)]
-        ]
-        limit = np.maximum(reach, 0)
-    else:
-        limit = np.full((len(queries), 1), radius**2)
+    limit = np.square(np.broadcast_to(radius, len(queries)))[:, None]
     best, cost = axes.shape[1], np.inf
     for n_axes in [n for n in LEADING if n < axes.shape[1]] + [axes.shape[1]]:
         a, b = q[:, :n_axes], y[:, :n_axes]

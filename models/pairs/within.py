@@ -125,7 +125,7 @@ def find_pairs(a, first, last, b, begin, end, full, search, density, buffers, wo
         For the next call.
     """
     same = a.offset == b.offset
-    low, high, error = _group_box(a, first, last)
+    low, high, error = group_box(a, first, last)
     root, n_open, n_queries = _arrange(a, first, last, density, buffers.queries)
     load(a, search.scale, full, buffers.queries, n_queries)
     centre = buffers.queries.centre
@@ -197,7 +197,8 @@ def find_pairs(a, first, last, b, begin, end, full, search, density, buffers, wo
 
 
 @compiled
-def _group_box(side, first, last):  # type: ignore[no-untyped-def]
+def group_box(side, first, last):  # type: ignore[no-untyped-def]
+    """Box and error of leaves first to last."""
     low, high, error = side.low[first].copy(), side.high[first].copy(), side.error[first]
     for leaf in range(first + 1, last):
         error = max(error, side.error[leaf])

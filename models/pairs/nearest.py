@@ -1,0 +1,349 @@
+"""The k nearest neighbours of each row, exact."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.neighbours import distances_to_nearest
+from models.pairs.leaves import Leaves, split
+from models.pairs.products import (
+    HUGE,
+    QUERY_ROWS,
+    STRIP,
+    TILE_ROWS,
+    Hits,
+    Queries,
+    Targets,
+    compiled,
+    find_hits,
+    limit_queries,
+    margin,
+    squared_distance,
+)
+from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection, Rows, sample_rows
+from models.pairs.sides import Side, box_distance, load, load_one, row_distance
+from models.workers import Workers
+
+REACH_SHARES = (0.0, 0.4, 0.65, 0.8, 0.9, 0.96, 1.0)
+PROBES = 256
+OPENING_LEAVES = 4
+SLACK = 1e-6  # relative; what rounding can do to the distance of two boxes
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest rows found so far, by position of the query; nearest first.
+
+    Parameters
+    ----------
+    squares : ndarray of float64, shape (n, k)
+        Squared distances; infinite where fewer than k rows have been seen.
+    places : ndarray of int32, shape (n, k)
+        Positions of the neighbours, the target's offset added; -1 where there is none.
+    """
+
+    squares: NDArray[np.float64]
+    places: NDArray[np.int32]
+
+    @classmethod
+    def blank(cls, n: int, k: int) -> Nearest:
+        """Start with none."""
+        return cls(np.full((n, k), np.inf), np.full((n, k), -1, dtype=np.int32))
+
+
+class NearestBuffers(NamedTuple):
+    """Memory of one thread; see `models.pairs.products`."""
+
+    queries: Queries
+    targets: Targets
+    hits: Hits
+    limits: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, columns: int) -> NearestBuffers:
+        """Allocate for rows of so many columns at most."""
+        return cls(Queries.of(columns), Targets.of(columns), Hits.blank(), np.empty(QUERY_ROWS))
+
+
+def find_nearest(
+    a: Side, b: Side, found: Nearest, projection: Projection, workers: Workers
+) -> NDArray[np.int64]:
+    """Find the rows of b that are nearest to each row of a, and put them into ``found``.
+
+    A row finds itself where it is in b. Of rows at the same distance any may be taken, but always
+    the same ones.
+
+    Rows whose k-th neighbour is far away would make a whole group of queries look far: after a
+    first look at the nearest leaves, queries are grouped anew with others of like reach.
+
+    Parameters
+    ----------
+    a, b : Side
+    found : Nearest
+        Of the rows of a; what is in it stays where it is nearer.
+    projection : Projection
+        That the sides were made with.
+    workers : Workers
+        Threads.
+
+    Returns
+    -------
+    ndarray of int64, shape (2,)
+        Pairs multiplied, and pairs measured in float64.
+    """
+    local = threading.local()
+    columns = max(a.rows.shape[1], a.coordinates.shape[1])
+    saved = MULTIPLY_ADD * (a.rows.shape[1] - projection.width) / EXACT
+    dense_share = max(0.0, saved) if projection.pays else 0.0
+    scale = 1.0 / projection.unit
+
+    def run(task: tuple[NDArray[np.int64], bool]) -> NDArray[np.int64]:
+        if not hasattr(local, "buffers"):
+            local.buffers = NearestBuffers.of(columns)
+        work = np.zeros(2, dtype=np.int64)
+        members, opening = task
+        _nearest_of_group(
+            a,
+            members,
+            b,
+            found.squares,
+            found.places,
+            scale,
+            opening,
+            dense_share,
+            local.buffers,
+            work,
+        )
+        return work
+
+    n = len(a.order)
+    starts = range(0, n, QUERY_ROWS)
+    opening = ((np.arange(s, min(s + QUERY_ROWS, n)), True) for s in starts)
+    work = sum(workers.map(run, opening), np.zeros(2, dtype=np.int64))
+    groups = ((members, False) for members in alike(a.coordinates, found.squares[:, -1]))
+    return sum(workers.map(run, groups), work)
+
+
+def alike(
+    coordinates: NDArray[np.float32], squares: NDArray[np.float64]
+) -> Iterator[NDArray[np.int64]]:
+    """Group positions that lie together and reach alike far; at most `QUERY_ROWS` each.
+
+    Parameters
+    ----------
+    coordinates : ndarray of float32, shape (n, width)
+    squares : ndarray of float64, shape (n,)
+        Squared reach of each.
+    """
+    by_reach = np.argsort(squares, kind="stable")
+    edges = [int(len(squares) * share) for share in REACH_SHARES]
+    for start, stop in itertools.pairwise(edges):
+        members = np.sort(by_reach[start:stop])
+        order = np.arange(len(members))
+        cuts = split(coordinates[members], order, QUERY_ROWS)
+        for first, last in itertools.pairwise(cuts):
+            if first < last:
+                yield np.sort(members[order[first:last]])
+
+
+@compiled
+def _nearest_of_group(  # type: ignore[no-untyped-def]
+    a, members, b, squares, places, scale, opening, dense_share, buffers, work
+):
+    """Search for the queries at the positions ``members``; opening: in the nearest leaves only."""
+    queries, targets, hits, limits = buffers
+    n_queries = len(members)
+    queries.positions[:n_queries] = members
+    low, high, error = box_of(a, members)
+    n_leaves = len(b.starts) - 1
+    reach = _reach(squares, members, scale)
+    worst = 0.0
+    gaps = np.empty(n_leaves)
+    for leaf in range(n_leaves):
+        worst = max(worst, b.error[leaf])
+        gaps[leaf] = box_distance(low, high, b.low[leaf], b.high[leaf], np.inf)
+    order = np.argsort(gaps)
+    columns = a.rows.shape[1]
+    full = opening or dense_share <= 0.0  # coordinates give no upper bound of a distance
+    load(a, scale, full, queries, n_queries)
+    n_targets = 0
+    tiles_full, patience = 0, 1
+    for step in range(n_leaves):
+        leaf = order[step]
+        finished = step == n_leaves - 1
+        radius = reach + error + worst
+        if gaps[leaf] > radius * radius * (1.0 + SLACK):
+            finished = True
+        else:
+            radius = reach + error + b.error[leaf]
+            row_limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
+            for p in range(b.starts[leaf], b.starts[leaf + 1]):
+                if row_distance(b.coordinates[p], low, high, row_limit) <= row_limit:
+                    load_one(b, p, scale, full, 0.0, queries.centre, targets, n_targets)
+                    n_targets += 1
+        if n_targets < TILE_ROWS and not finished:
+            continue
+        if n_targets > 0:
+            work[0] += n_queries * n_targets
+            if opening:
+                found = _nearest_of_tile(
+                    queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
+                )
+            else:
+                _limit(full, error + worst, queries, n_queries, a, squares, scale, limits)
+                width = columns if full else a.coordinates.shape[1]
+                found = find_hits(queries, n_queries, targets, n_targets, width, hits)
+                if not full and found > dense_share * n_queries * n_targets:
+                    full = True
+                    load(a, scale, full, queries, n_queries)
+                    for at in range(n_targets):
+                        p = targets.positions[at]
+                        load_one(b, p, scale, full, 0.0, queries.centre, targets, at)
+                    _limit(full, 0.0, queries, n_queries, a, squares, scale, limits)
+                    found = find_hits(queries, n_queries, targets, n_targets, columns, hits)
+                    work[0] += n_queries * n_targets
+                    tiles_full = patience
+                    patience *= 2
+            work[1] += _insert(a, b, found, queries, targets, hits, squares, places)
+            reach = _reach(squares, members, scale)
+            tiles_full -= 1
+            if full and tiles_full == 0 and dense_share > 0.0 and not opening:
+                full = False  # the neighbours may be near enough by now
+                load(a, scale, full, queries, n_queries)
+        n_targets = 0
+        if finished or (opening and step > OPENING_LEAVES):
+            break
+
+
+@compiled
+def box_of(side, members):  # type: ignore[no-untyped-def]
+    """Box and error of the rows at some positions."""
+    low = side.coordinates[members[0]].copy()
+    high = low.copy()
+    error = 0.0
+    for p in members:
+        error = max(error, side.error[p // side.starts[1]])
+        for k in range(len(low)):
+            low[k] = min(low[k], side.coordinates[p, k])
+            high[k] = max(high[k], side.coordinates[p, k])
+    return low, high, error
+
+
+@compiled
+def _reach(squares, members, scale):  # type: ignore[no-untyped-def]
+    """Largest distance to a k-th nearest row so far, in units."""
+    largest = 0.0
+    for p in members:
+        largest = max(largest, squares[p, -1])
+    return np.sqrt(largest) * scale
+
+
+@compiled
+def _nearest_of_tile(  # type: ignore[no-untyped-def]
+    queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
+):
+    """Multiply all columns; hits are what may be among a query's k nearest of the tile."""
+    width = columns + 2
+    k = squares.shape[1]
+    for i in range(n_queries):  # no limit: the product is the squared distance
+        queries.x[i * width + columns + 1] = queries.squares[i]
+    find_hits(queries, n_queries, targets, n_targets, columns, hits)
+    padded = (n_targets + STRIP - 1) // STRIP * STRIP
+    product = hits.product[: n_queries * padded].reshape(n_queries, padded)
+    largest = np.float32(0.0)
+    for j in range(n_targets):
+        largest = max(largest, targets.squares[j])
+    error = 2.0 * margin(columns)
+    found = 0
+    for i in range(n_queries):
+        slack = error * (np.float64(queries.squares[i]) + largest)
+        limit = squares[queries.positions[i], -1] * scale * scale
+        if n_targets > k:
+            kth = np.partition(product[i, :n_targets], k - 1)[k - 1]
+            limit = min(limit, np.float64(kth) + slack)
+        for j in range(n_targets):
+            if product[i, j] - slack <= limit:
+                hits.query[found] = i
+                hits.target[found] = j
+                found += 1
+    return found
+
+
+@compiled
+def _limit(full, error, queries, n_queries, a, squares, scale, limits):  # type: ignore[no-untyped-def]
+    """Set each query's limit to what its k-th nearest so far leaves open."""
+    columns = a.rows.shape[1] if full else a.coordinates.shape[1]
+    for i in range(n_queries):
+        square = squares[queries.positions[i], -1]
+        radius = np.sqrt(square) * scale + (0.0 if full else error)
+        # a row that has k at no distance at all is done: equal rows would come without end
+        limits[i] = radius * radius if square > 0.0 else -1.0
+    limit_queries(queries, n_queries, columns, limits[:n_queries])
+
+
+@compiled
+def _insert(a, b, found, queries, targets, hits, squares, places):  # type: ignore[no-untyped-def]
+    """Measure the hits and put them where they belong; how many were measured."""
+    k = squares.shape[1]
+    for h in range(found):
+        p, q = queries.positions[hits.query[h]], targets.positions[hits.target[h]]
+        worst = squares[p, k - 1]
+        d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], worst)
+        if d >= worst or _is_in(squares[p], places[p], d, q + b.offset):
+            continue
+        at = k - 1
+        while at > 0 and squares[p, at - 1] > d:
+            squares[p, at] = squares[p, at - 1]
+            places[p, at] = places[p, at - 1]
+            at -= 1
+        squares[p, at] = d
+        places[p, at] = q + b.offset
+    return found
+
+
+@compiled
+def _is_in(squares, places, d, place):  # type: ignore[no-untyped-def]
+    for at in range(len(squares)):
+        if squares[at] >= d:
+            if squares[at] > d:
+                return False
+            if places[at] == place:
+                return True
+    return False
+
+
+def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projection, Nearest]:
+    """Find the k nearest rows of each row, itself the first.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, dim)
+        Finite, in memory or a memory map; n at least 1.
+    k : int
+        Cut to n.
+    workers : Workers
+        Threads.
+
+    Returns
+    -------
+    leaves : Leaves
+    projection : Projection
+    found : Nearest
+        By position in the leaves.
+    """
+    k = min(k, len(rows))
+    sample = sample_rows(rows)
+    queries = sample[:: max(1, len(sample) // PROBES)][:PROBES]
+    projection = Projection.fit(sample, distances_to_nearest(queries, rows, k), queries)
+    leaves = Leaves.of(rows, projection)
+    side = Side.of(leaves)
+    found = Nearest.blank(len(rows), k)
+    find_nearest(side, side, found, projection, workers)
+    return leaves, projection, found

@@ -31,6 +31,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from models.dbscan import NOISE, DBSCANClusterer
+from models.hdbscan import HDBSCANClusterer
 from models.neighbours import nearest
 
 Method = Literal["kmeans", "dbscan", "hdbscan"]
@@ -148,69 +149,6 @@ class KMeansClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             nearest(rows, self.cluster_centers_, 1).indices[:, 0].astype(np.int32)
         )
         return labels
-
-
-class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """Hierarchical density clusters (the hdbscan library's, with an exact spanning tree).
-
-    Membership is the library's: density of the row relative to its cluster's densest. The outlier
-    score is GLOSH (Campello et al. 2015). Fewer rows than min_cluster_size are all noise with
-    score 0, as there is nothing to be unlike.
-
-    Parameters
-    ----------
-    min_cluster_size : int
-        Rows of the smallest group that is a cluster, at least 2.
-    min_samples : int or None
-        Rows, itself counted, whose reach is a row's core distance, at least 2. None:
-        min_cluster_size.
-    cluster_selection_method : {"eom", "leaf"}
-        Excess of mass, or the leaves of the tree: more and smaller clusters.
-    cluster_selection_epsilon : float
-        Clusters closer than this are not split; 0 is off.
-    """
-
-    def __init__(
-        self,
-        min_cluster_size: int = 10,
-        *,
-        min_samples: int | None = None,
-        cluster_selection_method: Literal["eom", "leaf"] = "eom",
-        cluster_selection_epsilon: float = 0.0,
-    ) -> None:
-        self.min_cluster_size = min_cluster_size
-        self.min_samples = min_samples
-        self.cluster_selection_method = cluster_selection_method
-        self.cluster_selection_epsilon = cluster_selection_epsilon
-
-    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
-        """Cluster rows of shape (n, dim), n at least 1."""
-        rows = _validated(self, X)
-        min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
-        if self.min_cluster_size < 2 or min_samples < 2:
-            raise ValueError(
-                f"min_cluster_size={self.min_cluster_size} and min_samples={self.min_samples} "
-                "must be at least 2: both count the row itself."
-            )
-        if len(rows) < self.min_cluster_size:
-            self.labels_ = np.full(len(rows), NOISE, dtype=np.int32)
-            self.membership_ = np.zeros(len(rows), dtype=np.float32)
-            self.outlier_score_ = np.zeros(len(rows), dtype=np.float32)
-            return self
-        from hdbscan import HDBSCAN  # 1.5 s, and only this method needs it
-
-        tree = HDBSCAN(
-            min_cluster_size=self.min_cluster_size,
-            min_samples=min_samples - 1,
-            cluster_selection_method=self.cluster_selection_method,
-            cluster_selection_epsilon=float(self.cluster_selection_epsilon),
-            approx_min_span_tree=False,
-            core_dist_n_jobs=1,
-        ).fit(rows)
-        self.labels_ = tree.labels_.astype(np.int32)
-        self.membership_ = _unit_interval(tree.probabilities_)
-        self.outlier_score_ = _unit_interval(tree.outlier_scores_)
-        return self
 
 
 _CLUSTERERS: dict[str, type[Any]] = {

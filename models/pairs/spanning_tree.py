@@ -121,11 +121,13 @@ def spanning_tree(
     n_edges = searched = 0
     while n_edges < n - 1:
         _best_listed(found.squares, found.places, forest)
-        open_rows = _uncertified(forest, certify)
+        open_rows, withheld = _uncertified(forest, certify)
         if len(open_rows):
             searched += len(open_rows)
             _probe(side, forest, open_rows)
             _search(side, forest, open_rows, projection, workers)
+        if withheld >= 0:
+            forest.best_first[withheld] = -1
         n_edges = _join_best(forest, edges.first, edges.second, edges.squares, n_edges)
     order = np.lexsort((edges.second, edges.first, edges.squares))
     return Tree(edges.first[order], edges.second[order], edges.squares[order], searched)
@@ -174,21 +176,28 @@ def _best_listed(squares, places, forest):  # type: ignore[no-untyped-def]
 
 @compiled
 def _uncertified(forest, certify):  # type: ignore[no-untyped-def]
-    """Members that may have a lighter edge than their component's best, but for the largest's."""
+    """Members that may have a lighter edge than their component's best.
+
+    The largest component is not searched for, as the others will join it: where it has such
+    members its root is returned, and it must not choose; else -1.
+    """
     n = len(forest.component)
     sizes = np.zeros(n, dtype=np.int64)
     for p in range(n):
         sizes[forest.component[p]] += 1
     largest = np.argmax(sizes)
     rows = np.empty(n, dtype=np.int64)
-    found = 0
+    found, withheld = 0, -1
     for p in range(n):
         root = forest.component[p]
         best = forest.best[root]
-        if root != largest and forest.bound[p] < best and (certify or best == np.inf):
-            rows[found] = p
-            found += 1
-    return rows[:found].copy()
+        if forest.bound[p] < best and (certify or best == np.inf):
+            if root == largest:
+                withheld = root
+            else:
+                rows[found] = p
+                found += 1
+    return rows[:found].copy(), withheld
 
 
 @compiled

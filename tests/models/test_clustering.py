@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import hdbscan
 import numpy as np
 import pytest
 import sklearn.cluster
@@ -16,7 +15,6 @@ from sklearn.utils.estimator_checks import check_estimator
 from models.clustering import (
     NOISE,
     ClusterResult,
-    HDBSCANClusterer,
     KMeansClusterer,
     Method,
     fit_cluster,
@@ -181,36 +179,6 @@ class TestKMeans:
     def test_no_clusters_are_refused(self, blobs: NDArray[np.float32]) -> None:
         with pytest.raises(ValueError, match="n_clusters=0"):
             KMeansClusterer(0).fit(blobs)
-
-
-class TestHDBSCAN:
-    def test_labels_are_the_librarys_with_one_sample_less(self, blobs: NDArray[np.float32]) -> None:
-        ours = HDBSCANClusterer(10, min_samples=5).fit(blobs)
-        peer = hdbscan.HDBSCAN(min_cluster_size=10, min_samples=4, approx_min_span_tree=False).fit(
-            blobs.astype(np.float64)
-        )
-        np.testing.assert_array_equal(ours.labels_, peer.labels_)
-        np.testing.assert_allclose(ours.outlier_score_, peer.outlier_scores_, atol=1e-6)
-
-    def test_min_samples_counts_the_row_itself_as_in_scikit_learn(self) -> None:
-        rows = np.random.default_rng(1).normal(size=(300, 3))
-        ours = HDBSCANClusterer(8, min_samples=6).fit(rows).labels_ == NOISE
-        differing = []
-        for min_samples in (5, 6, 7):
-            peer = sklearn.cluster.HDBSCAN(
-                min_cluster_size=8, min_samples=min_samples, copy=True
-            ).fit(rows)
-            differing.append(int(np.sum(ours != (peer.labels_ == NOISE))))
-        assert differing[1] <= 1  # equal distances may be joined in another order
-        assert differing[0] > 10
-        assert differing[2] > 10
-
-    @pytest.mark.parametrize("changes", [{"min_cluster_size": 1}, {"min_samples": 1}])
-    def test_sizes_below_two_are_refused(
-        self, blobs: NDArray[np.float32], changes: dict[str, int]
-    ) -> None:
-        with pytest.raises(ValueError, match="at least 2"):
-            HDBSCANClusterer(**changes).fit(blobs)  # type: ignore[arg-type]
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:

@@ -1,0 +1,310 @@
+"""HDBSCAN, exact: the spanning tree by the pair engine, the hierarchy by the hdbscan library."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from models.neighbours import nearest
+from models.pairs.nearest import nearest_rows
+from models.pairs.projection import Rows
+from models.pairs.sides import Side
+from models.pairs.spanning_tree import Tree, spanning_tree
+from models.workers import ThreadWorkers, Workers
+
+NOISE = -1
+LISTED = 10  # neighbours a row at least: more certify more edges, fewer are found sooner
+
+
+class Hierarchy(NamedTuple):
+    """Clusters of every density, and those chosen.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (n,)
+        -1 is noise; clusters are numbered by their first row.
+    membership, outlier_score : ndarray of float32, shape (n,)
+        In [0, 1].
+    condensed : ndarray, structured
+        One row an edge of the condensed tree: ``parent``, ``child`` (a row's number below n, else
+        a cluster), ``lambda_val`` (1 / distance at which the child leaves), ``child_size``.
+    """
+
+    labels: NDArray[np.int32]
+    membership: NDArray[np.float32]
+    outlier_score: NDArray[np.float32]
+    condensed: NDArray[Any]
+
+
+def least_tree(
+    rows: Rows, min_samples: int, workers: Workers, *, exact: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the spanning tree of least mutual reachability distance.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, dim)
+        Finite, in memory or a memory map.
+    min_samples : int
+        Rows, itself counted, whose reach is a row's core distance.
+    workers : Workers
+        Threads.
+    exact : bool
+        False: only the edges to each row's nearest neighbours are looked at, and one more for each
+        group that these do not lead out of.
+
+    Returns
+    -------
+    edges : ndarray of float64, shape (n - 1, 3)
+        Two row numbers and the distance, shortest first.
+    core : ndarray of float64, shape (n,)
+        Core distances.
+    """
+    leaves, projection, found = nearest_rows(rows, max(min_samples, LISTED), workers)
+    reach = min(min_samples, found.squares.shape[1]) - 1
+    tree = spanning_tree(Side.of(leaves), found, reach + 1, projection, workers, certify=exact)
+    core = np.empty(len(rows))
+    core[leaves.order] = np.sqrt(found.squares[:, reach])
+    return tree_edges(tree, leaves.order), core
+
+
+def tree_edges(tree: Tree, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Write a tree of positions as one of rows, shape (n - 1, 3)."""
+    first, second = order[tree.first], order[tree.second]
+    return np.column_stack([first, second, np.sqrt(tree.squares)]).astype(np.float64)
+
+
+def choose_clusters(
+    edges: NDArray[np.float64],
+    min_cluster_size: int,
+    method: Literal["eom", "leaf"],
+    epsilon: float,
+) -> Hierarchy:
+    """Condense a spanning tree and choose its clusters (Campello et al. 2015).
+
+    Parameters
+    ----------
+    edges : ndarray of float64, shape (n - 1, 3)
+        Two row numbers and the distance, shortest first.
+    min_cluster_size, method, epsilon
+        See `HDBSCANClusterer`.
+    """
+    from hdbscan._hdbscan_linkage import label  # 1.5 s, and only this method needs it
+    from hdbscan._hdbscan_tree import outlier_scores
+    from hdbscan.hdbscan_ import _tree_to_labels
+
+    labels, membership, _, condensed, _ = _tree_to_labels(
+        None,
+        label(edges),
+        min_cluster_size,
+        method,
+        cluster_selection_epsilon=epsilon,
+    )
+    return Hierarchy(
+        _by_first_row(labels),
+        _unit_interval(membership),
+        _unit_interval(outlier_scores(condensed)),
+        condensed,
+    )
+
+
+class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Hierarchical density clusters: hdbscan's labels from its exact tree, found far sooner.
+
+    Membership is the library's: density of the row relative to its cluster's densest. The outlier
+    score is GLOSH (Campello et al. 2015). Fewer rows than min_cluster_size are all noise with
+    score 0, as there is nothing to be unlike.
+
+    Parameters
+    ----------
+    min_cluster_size : int
+        Rows of the smallest group that is a cluster, at least 2.
+    min_samples : int or None
+        Rows, itself counted, whose reach is a row's core distance, at least 2. None:
+        min_cluster_size.
+    cluster_selection_method : {"eom", "leaf"}
+        Excess of mass, or the leaves of the tree: more and smaller clusters.
+    cluster_selection_epsilon : float
+        Clusters closer than this are not split; 0 is off.
+    exact : bool
+        False: an approximate tree, of the nearest neighbours' edges.
+    n_jobs : int or None
+        Threads; None is one a core.
+
+    Attributes
+    ----------
+    core_distances_ : ndarray of float64, shape (n,)
+    spanning_tree_ : ndarray of float64, shape (n - 1, 3)
+        Two row numbers and the mutual reachability distance, shortest first.
+    condensed_tree_ : ndarray, structured
+        See `Hierarchy`.
+    """
+
+    def __init__(
+        self,
+        min_cluster_size: int = 10,
+        *,
+        min_samples: int | None = None,
+        cluster_selection_method: Literal["eom", "leaf"] = "eom",
+        cluster_selection_epsilon: float = 0.0,
+        exact: bool = True,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.min_cluster_size = min_cluster_size
+        self.min_samples = min_samples
+        self.cluster_selection_method = cluster_selection_method
+        self.cluster_selection_epsilon = cluster_selection_epsilon
+        self.exact = exact
+        self.n_jobs = n_jobs
+
+    def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
+        """Cluster rows of shape (n, dim), n at least 1."""
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
+        if self.min_cluster_size < 2 or min_samples < 2:
+            raise ValueError(
+                f"min_cluster_size={self.min_cluster_size} and min_samples={self.min_samples} "
+                "must be at least 2: both count the row itself."
+            )
+        n = len(rows)
+        self._rows = rows
+        if n < self.min_cluster_size:
+            self.labels_ = np.full(n, NOISE, dtype=np.int32)
+            self.membership_ = np.zeros(n, dtype=np.float32)
+            self.outlier_score_ = np.zeros(n, dtype=np.float32)
+            self.condensed_tree_ = np.empty(0, dtype=CONDENSED)
+            return self
+        workers = ThreadWorkers(self.n_jobs)
+        self.spanning_tree_, self.core_distances_ = least_tree(
+            rows, min_samples, workers, exact=self.exact
+        )
+        found = choose_clusters(
+            self.spanning_tree_,
+            self.min_cluster_size,
+            self.cluster_selection_method,
+            float(self.cluster_selection_epsilon),
+        )
+        self.labels_ = found.labels
+        self.membership_ = found.membership
+        self.outlier_score_ = found.outlier_score
+        self.condensed_tree_ = found.condensed
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:  # noqa: N803
+        """Find the cluster of new rows without changing any; see `approximate_predict`."""
+        return self.approximate_predict(X)[0]
+
+    def approximate_predict(
+        self,
+        X: ArrayLike,  # noqa: N803
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Find the cluster that new rows would join, as if each came alone.
+
+        A new row joins the tree at the fitted row of least mutual reachability distance, among the
+        nearest ``2 * min_samples``; its cluster is the one chosen that holds this row at that
+        density (McInnes and Healy 2017).
+
+        Parameters
+        ----------
+        X : ndarray, shape (m, dim)
+
+        Returns
+        -------
+        labels : ndarray of int32, shape (m,)
+            -1 is noise.
+        membership : ndarray of float32, shape (m,)
+            In [0, 1]; 0 for noise.
+        """
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
+        if self.labels_.max(initial=NOISE) == NOISE:
+            return np.full(len(rows), NOISE, dtype=np.int32), np.zeros(len(rows), np.float32)
+        min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
+        near = nearest(rows, self._rows, 2 * min_samples)
+        distances = near.distances.astype(np.float64)
+        own_core = distances[:, [min(min_samples, distances.shape[1]) - 1]]
+        reach = np.maximum(np.maximum(distances, own_core), self.core_distances_[near.indices])
+        at = np.argmin(reach, axis=1)
+        every = np.arange(len(rows))
+        with np.errstate(divide="ignore"):
+            density = 1.0 / reach[every, at]
+        joined: tuple[NDArray[np.int32], NDArray[np.float32]] = _join(
+            near.indices[every, at], density, self.labels_, *_as_arrays(self.condensed_tree_)
+        )
+        return joined
+
+
+CONDENSED = np.dtype(
+    [("parent", np.intp), ("child", np.intp), ("lambda_val", float), ("child_size", np.intp)]
+)
+
+
+def _as_arrays(condensed: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Parent of each row and cluster (-1 for the root), and the density at which it leaves."""
+    size = int(max(condensed["parent"].max(), condensed["child"].max())) + 1
+    parent = np.full(size, -1, dtype=np.int64)
+    density = np.zeros(size)
+    parent[condensed["child"]] = condensed["parent"]
+    density[condensed["child"]] = condensed["lambda_val"]
+    return parent, density
+
+
+@njit(nogil=True, cache=True)
+def _join(row, density, labels, parent, leaves_at):  # type: ignore[no-untyped-def]
+    """Label and membership of rows that join the tree at a row, at a density."""
+    n_clusters = labels.max() + 1
+    chosen = np.full(n_clusters, -1, dtype=np.int64)  # the lowest cluster that holds all its rows
+    for r in range(len(labels)):
+        if labels[r] < 0:
+            continue
+        own = parent[r]
+        other = chosen[labels[r]]
+        while other >= 0 and own != other:  # a cluster's number is above its parent's
+            if own > other:
+                own = parent[own]
+            else:
+                other = parent[other]
+        chosen[labels[r]] = own
+    label_of = np.full(len(parent), -1, dtype=np.int32)
+    densest = np.zeros(n_clusters)
+    for c in range(n_clusters):
+        label_of[chosen[c]] = c
+    for r in range(len(labels)):
+        if labels[r] >= 0 and leaves_at[r] < np.inf:
+            densest[labels[r]] = max(densest[labels[r]], leaves_at[r])
+    joined = np.full(len(row), -1, dtype=np.int32)
+    membership = np.zeros(len(row), dtype=np.float32)
+    for i in range(len(row)):
+        cluster = parent[row[i]]
+        if leaves_at[row[i]] > density[i]:
+            while parent[cluster] >= 0 and leaves_at[cluster] >= density[i]:
+                cluster = parent[cluster]
+        while cluster >= 0 and label_of[cluster] < 0:
+            cluster = parent[cluster]
+        if cluster >= 0:
+            joined[i] = label_of[cluster]
+            top = densest[joined[i]]
+            membership[i] = min(1.0, density[i] / top) if top > 0.0 else 1.0
+    return joined, membership
+
+
+def _by_first_row(labels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Number the clusters by their first row, whichever way the tree was built."""
+    found, first = np.unique(labels[labels != NOISE], return_index=True)
+    number = np.empty(len(found), dtype=np.int32)
+    number[np.argsort(first)] = np.arange(len(found))
+    ordered = np.full(len(labels), NOISE, dtype=np.int32)
+    ordered[labels != NOISE] = number[labels[labels != NOISE]]
+    return ordered
+
+
+def _unit_interval(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    clipped: NDArray[np.float32] = np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0).astype(
+        np.float32
+    )
+    return clipped

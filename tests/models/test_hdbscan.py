@@ -1,0 +1,229 @@
+"""HDBSCAN: the exact tree, and hdbscan's clusters from it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import hdbscan
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.metrics import adjusted_rand_score
+
+from models.hdbscan import NOISE, HDBSCANClusterer, least_tree
+from models.pairs.nearest import nearest_rows
+from models.workers import ThreadWorkers
+
+
+def surface(n: int, dim: int = 24, seed: int = 0) -> NDArray[np.float32]:
+    """Rows of a bent surface, a third of them in groups of near-duplicates, two columns dead."""
+    rng = np.random.default_rng(seed)
+    latent = rng.standard_t(3, (n, 4))
+    grouped = n // 3
+    latent[:grouped] = latent[rng.integers(0, 8, grouped)] + rng.normal(0, 0.02, (grouped, 4))
+    rows = np.maximum(latent @ rng.standard_normal((4, dim)) + rng.standard_normal(dim), 0)
+    rows += rng.normal(0, 0.01, rows.shape)
+    rows[:, ::11] = 0
+    return rows[rng.permutation(n)].astype(np.float32)
+
+
+def peer(rows: NDArray[Any], min_cluster_size: int, min_samples: int) -> hdbscan.HDBSCAN:
+    """The hdbscan library's exact run; it does not count the row itself."""
+    return hdbscan.HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        min_samples=min_samples - 1,
+        approx_min_span_tree=False,
+        gen_min_span_tree=True,
+        core_dist_n_jobs=1,
+        prediction_data=True,
+    ).fit(np.asarray(rows, dtype=np.float64))
+
+
+def slow_tree_weights(rows: NDArray[Any], min_samples: int) -> NDArray[np.float64]:
+    """Weights of the least spanning tree, by Prim's rule over all pairs."""
+    distances = cdist(np.asarray(rows, dtype=np.float64), np.asarray(rows, dtype=np.float64))
+    core = np.sort(distances, axis=1)[:, min(min_samples, len(rows)) - 1]
+    reach = np.maximum(distances, np.maximum(core[:, None], core[None]))
+    joined = np.zeros(len(rows), dtype=bool)
+    lightest = np.full(len(rows), np.inf)
+    weights = []
+    at = 0
+    for _ in range(len(rows) - 1):
+        joined[at] = True
+        lightest = np.minimum(lightest, reach[at])
+        lightest[joined] = np.inf
+        at = int(np.argmin(lightest))
+        weights.append(lightest[at])
+    return np.sort(weights)
+
+
+class TestNearestRows:
+    @pytest.mark.parametrize("k", [1, 2, 7, 40])
+    @pytest.mark.parametrize("dim", [1, 3, 24, 150])
+    def test_distances_are_those_of_all_pairs(self, k: int, dim: int) -> None:
+        rows = surface(900, dim=dim, seed=k)
+        leaves, _, found = nearest_rows(rows, k, ThreadWorkers(2))
+        exact = np.sort(cdist(rows.astype(np.float64), rows.astype(np.float64)), axis=1)[:, :k]
+        np.testing.assert_allclose(
+            np.sqrt(found.squares), exact[leaves.order], rtol=1e-12, atol=1e-12
+        )
+
+    def test_places_are_those_of_the_distances_and_no_row_is_listed_twice(self) -> None:
+        rows = surface(1200).astype(np.float64)
+        leaves, _, found = nearest_rows(rows, 9, ThreadWorkers(2))
+        ordered = rows[leaves.order]
+        squares = np.square(ordered[:, None] - ordered[found.places]).sum(axis=2)
+        np.testing.assert_allclose(squares, found.squares, rtol=1e-12)
+        assert all(len(set(places)) == 9 for places in found.places.tolist())
+
+    @pytest.mark.parametrize("threads", [1, 4])
+    def test_threads_change_no_byte(self, threads: int) -> None:
+        rows = surface(3000)
+        found = nearest_rows(rows, 6, ThreadWorkers(threads))[2]
+        again = nearest_rows(rows, 6, ThreadWorkers(2))[2]
+        assert found.squares.tobytes() == again.squares.tobytes()
+        assert found.places.tobytes() == again.places.tobytes()
+
+    def test_fewer_rows_than_neighbours_give_all_rows(self) -> None:
+        found = nearest_rows(np.eye(3), 8, ThreadWorkers(1))[2]
+        assert found.squares.shape == (3, 3)
+
+    def test_equal_rows_are_at_no_distance_and_do_not_cost_their_square(self) -> None:
+        rows = np.concatenate([np.ones((20_000, 6)), surface(300, dim=6)]).astype(np.float32)
+        leaves, _, found = nearest_rows(rows, 5, ThreadWorkers(2))
+        assert (found.squares[leaves.order < 20_000] == 0).all()
+
+
+class TestSpanningTree:
+    @pytest.mark.parametrize("min_samples", [2, 5, 15])
+    @pytest.mark.parametrize("dim", [1, 2, 24, 150])
+    def test_weights_are_those_of_the_slow_tree(self, min_samples: int, dim: int) -> None:
+        rows = surface(700, dim=dim, seed=dim)
+        edges, _ = least_tree(rows, min_samples, ThreadWorkers(2))
+        np.testing.assert_allclose(edges[:, 2], slow_tree_weights(rows, min_samples), rtol=1e-12)
+
+    @pytest.mark.parametrize("min_samples", [2, 5, 12])
+    def test_weights_are_the_librarys(self, min_samples: int) -> None:
+        rows = surface(2500)
+        edges, core = least_tree(rows, min_samples, ThreadWorkers(2))
+        theirs = np.sort(peer(rows, 10, min_samples)._min_spanning_tree[:, 2])
+        np.testing.assert_allclose(edges[:, 2], theirs, rtol=1e-12)
+        assert len(core) == len(rows)
+
+    def test_it_joins_all_rows(self) -> None:
+        edges, _ = least_tree(surface(1500), 5, ThreadWorkers(2))
+        parents = list(range(1500))
+
+        def root(row: int) -> int:
+            while parents[row] != row:
+                row = parents[row]
+            return row
+
+        for first, second, _weight in edges.tolist():
+            a, b = root(int(first)), root(int(second))
+            assert a != b
+            parents[a] = b
+
+    @pytest.mark.parametrize("factor", [1e-6, 1e3])
+    def test_scale_and_offset_change_nothing_but_the_scale(self, factor: float) -> None:
+        rows = surface(800).astype(np.float64)
+        edges, _ = least_tree(rows * factor + 1000 * factor, 5, ThreadWorkers(2))
+        np.testing.assert_allclose(edges[:, 2] / factor, slow_tree_weights(rows, 5), rtol=1e-7)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        n=st.integers(2, 250),
+        dim=st.integers(1, 8),
+        levels=st.integers(1, 5),
+        min_samples=st.integers(1, 9),
+        seed=st.integers(0, 99),
+    )
+    def test_lattices_full_of_ties_and_duplicates(
+        self, n: int, dim: int, levels: int, min_samples: int, seed: int
+    ) -> None:
+        rows = np.random.default_rng(seed).integers(0, levels, (n, dim)).astype(np.float64)
+        edges, _ = least_tree(rows, min_samples, ThreadWorkers(2))
+        np.testing.assert_allclose(edges[:, 2], slow_tree_weights(rows, min_samples), atol=1e-12)
+
+    def test_tight_groups_far_apart_are_joined_by_their_nearest_rows(self) -> None:
+        rng = np.random.default_rng(0)
+        groups = [rng.normal(0, 1e-3, (60, 30)) + 100 * i for i in range(5)]
+        rows = np.concatenate(groups)
+        edges, _ = least_tree(rows, 5, ThreadWorkers(2))
+        np.testing.assert_allclose(edges[:, 2], slow_tree_weights(rows, 5), rtol=1e-12)
+
+    def test_an_approximate_tree_is_never_lighter_and_hardly_heavier(self) -> None:
+        rows = surface(3000)
+        exact = least_tree(rows, 5, ThreadWorkers(2))[0][:, 2].sum()
+        rough = least_tree(rows, 5, ThreadWorkers(2), exact=False)[0][:, 2].sum()
+        assert exact <= rough * (1 + 1e-12)
+        assert rough < exact * 1.02
+
+
+class TestHDBSCAN:
+    def test_labels_of_groups_well_apart_are_the_librarys(self) -> None:
+        rng = np.random.default_rng(0)
+        centres = np.tile([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], (40, 1))
+        rows = centres + rng.normal(0, 0.3, (120, 2))
+        ours = HDBSCANClusterer(10, min_samples=5).fit(rows)
+        theirs = peer(rows, 10, 5)
+        assert adjusted_rand_score(ours.labels_, theirs.labels_) == 1
+        assert ours.labels_[:3].tolist() == [0, 1, 2]
+        np.testing.assert_allclose(ours.outlier_score_, theirs.outlier_scores_, atol=1e-6)
+        np.testing.assert_allclose(ours.membership_, theirs.probabilities_, atol=1e-6)
+
+    @pytest.mark.parametrize("method", ["eom", "leaf"])
+    def test_clusters_are_the_librarys_but_for_ties(self, method: str) -> None:
+        """Edges of equal length may be taken either way: its own algorithms differ as much."""
+        rows = surface(3000)
+        ours = HDBSCANClusterer(10, min_samples=5, cluster_selection_method=method).fit(rows)  # type: ignore[arg-type]
+        theirs = hdbscan.HDBSCAN(
+            min_cluster_size=10,
+            min_samples=4,
+            cluster_selection_method=method,
+            approx_min_span_tree=False,
+            core_dist_n_jobs=1,
+        ).fit(rows.astype(np.float64))
+        assert adjusted_rand_score(ours.labels_, theirs.labels_) > 0.97
+        assert np.mean((ours.labels_ == NOISE) != (theirs.labels_ == NOISE)) < 0.02
+
+    def test_min_samples_counts_the_row_itself(self) -> None:
+        rows = surface(400)
+        clusterer = HDBSCANClusterer(8, min_samples=6).fit(rows)
+        exact = np.sort(cdist(rows.astype(np.float64), rows.astype(np.float64)), axis=1)[:, 5]
+        np.testing.assert_allclose(clusterer.core_distances_, exact, rtol=1e-9)
+
+    def test_all_equal_rows_are_one_heap_without_a_cluster_apart(self) -> None:
+        clusterer = HDBSCANClusterer(5).fit(np.ones((50, 3)))
+        assert len(set(clusterer.labels_.tolist())) == 1
+        assert np.isfinite(clusterer.outlier_score_).all()
+
+    @pytest.mark.parametrize("changes", [{"min_cluster_size": 1}, {"min_samples": 1}])
+    def test_sizes_below_two_are_refused(self, changes: dict[str, int]) -> None:
+        with pytest.raises(ValueError, match="at least 2"):
+            HDBSCANClusterer(**changes).fit(np.zeros((9, 2)))  # type: ignore[arg-type]
+
+    def test_new_rows_get_the_label_of_the_rows_they_equal(self) -> None:
+        rows = surface(2000)
+        clusterer = HDBSCANClusterer(10, min_samples=5).fit(rows)
+        labelled = clusterer.labels_ != NOISE
+        labels, membership = clusterer.approximate_predict(rows[labelled])
+        assert np.mean(labels == clusterer.labels_[labelled]) > 0.97
+        assert ((membership >= 0) & (membership <= 1)).all()
+        assert (membership[labels == NOISE] == 0).all()
+
+    def test_new_rows_are_labelled_as_the_library_does(self) -> None:
+        rows = surface(2400)
+        fitted, new = rows[:2000], rows[2000:]
+        ours = HDBSCANClusterer(10, min_samples=5).fit(fitted).predict(new)
+        theirs, _ = hdbscan.approximate_predict(peer(fitted, 10, 5), new.astype(np.float64))
+        assert adjusted_rand_score(ours, theirs) > 0.9
+
+    def test_far_rows_are_predicted_as_noise_also_after_pickling(self) -> None:
+        clusterer = HDBSCANClusterer(10, min_samples=5).fit(surface(1000))
+        again = pickle.loads(pickle.dumps(clusterer))  # noqa: S301
+        assert again.predict(np.full((2, 24), 1e4, dtype=np.float32)).tolist() == [NOISE, NOISE]

@@ -36,3 +36,21 @@ def knee(k_distances: NDArray[np.float64]) -> float:
     across = np.linspace(0, 1, len(curve))
     corner = curve[np.argmax(across - (curve - curve[0]) / rise)]
     return float(max(corner, positive[0]))
+
+
+def elbow(counts: NDArray[np.integer], inertias: NDArray[np.float64]) -> int:
+    """Choose a number of clusters where more of them stop to pay.
+
+    The point of the curve farthest below the straight line from its first to its last point, both
+    axes drawn to the unit interval (Satopaa et al. 2011).
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (m,)
+        Rising, at least one.
+    inertias : ndarray of float64, shape (m,)
+    """
+    across = (counts - counts[0]) / max(1, counts[-1] - counts[0])
+    fall = inertias[0] - inertias[-1]
+    down = (inertias[0] - inertias) / fall if fall > 0 else np.zeros(len(counts))
+    return int(counts[np.argmax(down - across)])

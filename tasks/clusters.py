@@ -42,7 +42,15 @@ class ClusterSettings:
 def cluster_key(embedding_keys: Sequence[str], settings: ClusterSettings) -> str:
     """Key of a clustering."""
     code = source_fingerprint(
-        "models.clustering", "models.neighbours", "models.scaling", "tasks.clusters"
+        "models.clustering",
+        "models.dbscan",
+        "models.hdbscan",
+        "models.kmeans",
+        "models.knee",
+        "models.neighbours",
+        "models.pairs",
+        "models.scaling",
+        "tasks.clusters",
     )
     return content_key(KIND, sorted(embedding_keys), asdict(settings), code)
 

@@ -221,20 +221,23 @@ def find_hits(queries, n_queries, targets, n_targets, columns, hits):  # type: i
     return found
 
 
+HEAD = 64  # columns: most pairs that are far apart show it there
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def squared_distance(a, b, limit):  # type: ignore[no-untyped-def]
     """Squared distance of two rows in float64; where it exceeds the limit, a part that does too."""
-    columns = len(a)
     total = 0.0
     start = 0
-    while start < columns:
-        stop = min(columns, start + 32)
-        part = 0.0
-        for k in range(start, stop):
+    if len(a) >= HEAD:
+        for k in range(HEAD):  # a fixed length, so that it is unrolled
             difference = np.float64(a[k]) - np.float64(b[k])
-            part += difference * difference
-        total += part
+            total += difference * difference
         if total > limit:
             return total
-        start = stop
-    return total
+        start = HEAD
+    rest = 0.0
+    for k in range(start, len(a)):
+        difference = np.float64(a[k]) - np.float64(b[k])
+        rest += difference * difference
+    return total + rest

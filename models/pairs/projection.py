@@ -56,7 +56,11 @@ class Projection:
 
     @classmethod
     def fit(
-        cls, sample: Rows, radius: float | NDArray[np.float64], queries: Rows | None = None
+        cls,
+        sample: Rows,
+        radius: float | NDArray[np.float64],
+        queries: Rows | None = None,
+        targets: Rows | None = None,
     ) -> Projection:
         """Choose the components from a sample.
 
@@ -69,6 +73,8 @@ class Projection:
             search for the others cheapest. An array gives each query its own.
         queries : ndarray, shape (n_queries, dim), or None
             Some rows that are typical of those that will ask; None: some of the sample.
+        targets : ndarray, shape (n_targets, dim), or None
+            Rows that are typical of those that will be asked for; None: the sample.
         """
         mean = sample.mean(axis=0, dtype=np.float64)
         centred = sample - mean
@@ -78,7 +84,9 @@ class Projection:
         if sample.shape[1] > LEADING[0]:
             if queries is None:
                 queries = sample[:: max(1, len(sample) // 256)][:256]
-            n_axes, pays = _cheapest(queries - mean, centred, axes, radius)
+            n_axes, pays = _cheapest(
+                queries - mean, centred if targets is None else targets - mean, axes, radius
+            )
             axes = axes[:, :n_axes]
         usual = float(np.median(np.linalg.norm(centred, axis=1)))
         unit = 2.0 ** round(np.log2(usual)) if usual > 0 else 1.0

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sklearn.cluster
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
@@ -15,7 +14,6 @@ from sklearn.utils.estimator_checks import check_estimator
 from models.clustering import (
     NOISE,
     ClusterResult,
-    KMeansClusterer,
     Method,
     fit_cluster,
     make_clusterer,
@@ -141,44 +139,6 @@ class TestEveryClusterer:
         failed = [(r["check_name"], r["exception"]) for r in results if r["status"] == "failed"]
         assert failed == []
         assert sum(r["status"] == "passed" for r in results) > 40
-
-
-class TestKMeans:
-    def test_labels_and_inertia_are_scikit_learns(self, blobs: NDArray[np.float32]) -> None:
-        ours = KMeansClusterer(4, random_state=7).fit(blobs)
-        peer = sklearn.cluster.KMeans(4, n_init=3, random_state=7).fit(blobs.astype(np.float64))
-        np.testing.assert_array_equal(ours.labels_, peer.labels_)
-        assert ours.inertia_ == pytest.approx(peer.inertia_)
-
-    def test_membership_and_score_by_hand(self) -> None:
-        rows = np.array([[0.0], [2.0], [10.0], [14.0]])  # centroids 1 and 12
-        clusterer = KMeansClusterer(2).fit(rows)
-        assert clusterer.labels_[0] == clusterer.labels_[1] != clusterer.labels_[2]
-        np.testing.assert_allclose(
-            clusterer.membership_, [1 - 1 / 12, 1 - 1 / 10, 1 - 2 / 9, 1 - 2 / 13], rtol=1e-6
-        )
-        np.testing.assert_allclose(clusterer.outlier_score_, 0.5, rtol=1e-6)
-
-    def test_a_row_alone_in_its_cluster_scores_one(self, blobs: NDArray[np.float32]) -> None:
-        rows = np.vstack([blobs, [[500, 500]]])
-        clusterer = KMeansClusterer(4).fit(rows)
-        assert clusterer.outlier_score_[-1] == 1
-        assert (clusterer.labels_ == clusterer.labels_[-1]).sum() == 1
-
-    def test_fewer_different_rows_than_clusters_give_one_cluster_each(self) -> None:
-        rows = np.repeat([[0.0], [5.0]], 20, axis=0)
-        clusterer = KMeansClusterer(8).fit(rows)
-        assert len(clusterer.cluster_centers_) == 2
-        assert set(clusterer.labels_) == {0, 1}
-        assert (clusterer.outlier_score_ == 0).all()
-
-    def test_rows_are_predicted_into_their_own_cluster(self, blobs: NDArray[np.float32]) -> None:
-        clusterer = KMeansClusterer(3).fit(blobs)
-        np.testing.assert_array_equal(clusterer.predict(blobs), clusterer.labels_)
-
-    def test_no_clusters_are_refused(self, blobs: NDArray[np.float32]) -> None:
-        with pytest.raises(ValueError, match="n_clusters=0"):
-            KMeansClusterer(0).fit(blobs)
 
 
 def test_an_unknown_method_is_refused_by_name() -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 Rows = NDArray[np.floating]
 
 SAMPLE_ROWS = 4096
+TARGETS = 2048
 LEADING = (5, 13, 21, 29, 45, 61, 93)  # with residual and two columns of norms: a multiple of 8
-CHUNK_VALUES = 1 << 21  # 16 MB of float64
+CHUNK_VALUES = 1 << 17  # 1 MB of float64
 
 # of one pair, in nanoseconds on one core of 2021: only their ratios matter, and only for speed
 MULTIPLY_ADD = 0.026
@@ -83,9 +84,9 @@ class Projection:
         pays = True
         if sample.shape[1] > LEADING[0]:
             if queries is None:
-                queries = sample[:: max(1, len(sample) // 256)][:256]
+                queries = sample[:: max(1, len(sample) // 128)][:128]
             n_axes, pays = _cheapest(
-                queries - mean, centred if targets is None else targets - mean, axes, radius
+                queries - mean, centred[:TARGETS] if targets is None else targets - mean, axes, radius
             )
             axes = axes[:, :n_axes]
         usual = float(np.median(np.linalg.norm(centred, axis=1)))

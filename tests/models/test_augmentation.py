@@ -43,8 +43,8 @@ def test_seed_sample_and_epoch_each_give_another_view() -> None:
     assert len(seeds) == 8
 
 
-def test_views_are_the_same_in_every_process() -> None:
-    assert torch.equal(view_seeds(3, names(), 5), view_seeds(3, names(), 5))
+def test_views_are_those_that_earlier_versions_gave() -> None:
+    assert view_seeds(0, ["a"], 0).tolist() == [1630929851460596145]
 
 
 def test_values_stay_in_zero_to_one_and_shapes_stay() -> None:

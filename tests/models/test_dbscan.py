@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from models.dbscan import NOISE, DBSCANClusterer, dbscan, dbscan_blocks
 from models.pairs import blocks as blocks_module
 from models.pairs.blocks import Blocks, stored
-from models.workers import ThreadWorkers
+from models.workers import DaskWorkers, ThreadWorkers
 
 Rows = NDArray[np.floating]
 
@@ -175,6 +178,42 @@ class TestWhereTheRowsLie:
                 found = DBSCANClusterer(client=client).fit(dask.array.from_array(rows))
                 alone = DBSCANClusterer(found.eps_).fit(rows)
                 np.testing.assert_array_equal(found.labels_, alone.labels_)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("after", [1, 9])
+    def test_a_worker_killed_in_the_middle_changes_nothing(
+        self, after: int, tmp_path: Path
+    ) -> None:
+        rows = continuum(6000)
+        killed = []
+
+        class Killing(DaskWorkers):
+            def map(self, function: Any, items: Any) -> Iterator[Any]:
+                for result in super().map(function, items):
+                    done.append(result)
+                    if len(done) == after:
+                        pid = next(iter(self.client.run(os.getpid).values()))
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                    yield result
+
+        done: list[Any] = []
+        with (
+            LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            workers = Killing(client)
+            source = stored(rows, str(tmp_path))
+            blocks = Blocks.sort(source, str(tmp_path), workers, radius=0.3, block_rows=1000)
+            labels = dbscan_blocks(blocks, 0.3, 5, workers).labels
+        assert len(killed) == 1
+        np.testing.assert_array_equal(labels, expected(rows, 0.3, 5))
 
     def test_the_scratch_folder_is_left_empty(self, tmp_path: Path) -> None:
         rows = dask.array.from_array(continuum(500), chunks=(100, 24))

@@ -1,0 +1,88 @@
+"""Settings of the command that clusters any embeddings. Defaults live here alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ClusterFileSettings(BaseModel):
+    """What a clustering of embeddings is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    embeddings: str = Field(
+        title="Embeddings",
+        description="Rows to cluster: .npy, a Zarr array, Parquet with a column embedding, or a "
+        "workspace.",
+        min_length=1,
+    )
+    out: str = Field(
+        title="Labels",
+        description="Parquet file to write: row (and tile_id where known), cluster_label (-1 is "
+        "noise), membership, outlier_score.",
+        min_length=1,
+    )
+    method: Literal["dbscan", "hdbscan", "kmeans", "neighbours"] = Field(
+        "hdbscan",
+        title="Method",
+        description="neighbours writes the nearest rows of each row instead of labels.",
+    )
+    eps: float | None = Field(
+        None,
+        title="Radius",
+        description="Of dbscan. Default: the knee of the distances to the min-samples-th row.",
+        gt=0,
+    )
+    min_samples: int = Field(
+        5,
+        title="Rows of a dense place",
+        description="Rows within the radius, itself counted, that make a core row.",
+        ge=1,
+    )
+    min_cluster_size: int = Field(
+        10, title="Smallest cluster", description="Of hdbscan. Unit: rows.", ge=2
+    )
+    n_clusters: int = Field(20, title="Number of clusters", description="Of kmeans.", ge=1)
+    k: int = Field(
+        10,
+        title="Neighbours",
+        description="Of neighbours: nearest rows of each row, itself the first.",
+        ge=1,
+        le=1000,
+    )
+    standardise: bool = Field(
+        False,
+        title="Standardise",
+        description="Bring each column to mean 0 and standard deviation 1 first.",
+    )
+    exact: bool = Field(
+        True,
+        title="Exact",
+        description="Of hdbscan: --no-exact joins nearest neighbours only, in less time.",
+    )
+    seed: int = Field(0, title="Seed", description="Of kmeans' starts.", ge=0)
+    threads: int | None = Field(
+        None, title="Threads", description="Default: one a core; not used with Dask.", ge=1
+    )
+    dask_address: str | None = Field(
+        None,
+        title="Dask scheduler",
+        description="Address of a running scheduler whose workers do the work (dbscan and "
+        "kmeans), e.g. tcp://10.0.0.5:8786.",
+    )
+    scratch: str | None = Field(
+        None,
+        title="Scratch folder",
+        description="Where blocks of rows are written; all workers must reach it. Default: the "
+        "temporary folder of this machine.",
+    )
+
+    @model_validator(mode="after")
+    def _methods_that_run_on_dask(self) -> ClusterFileSettings:
+        if self.dask_address is not None and self.method not in ("dbscan", "kmeans"):
+            raise ValueError(
+                f"{self.method} runs on the threads of this machine; leave --dask-address out."
+            )
+        return self

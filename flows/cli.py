@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import os
 import signal
@@ -57,12 +58,16 @@ def _told(error: Exception) -> tuple[str, int]:
     return f"{type(error).__name__}: {error}\n{more}", FAILED
 
 
-def _settings_options() -> list[inspect.Parameter]:
-    """One option a settings field, made from its title, description and default."""
-    from tasks.settings import CurationSettings
+def _settings_model(name: str) -> Any:
+    """Model of the settings of a command: where it is, as ``module:class``."""
+    module, _, model = name.partition(":")
+    return getattr(importlib.import_module(module), model)
 
+
+def _settings_options(model: Any) -> list[inspect.Parameter]:
+    """One option a settings field, made from its title, description and default."""
     parameters = []
-    for name, field in CurationSettings.model_fields.items():
+    for name, field in model.model_fields.items():
         text = field.description or ""
         if field.is_required():
             text += " [required, here or in --config]"
@@ -95,8 +100,12 @@ def _plain_type(annotation: Any) -> Any:
     return plain[0] if plain else annotation
 
 
-def _takes_settings(command: Any) -> Any:
+CURATION = "tasks.settings:CurationSettings"
+
+
+def _takes_settings(command: Any, model: str = CURATION) -> Any:
     """Give a command that takes ``settings`` all the options of the model, and ``--config``."""
+    kind = _settings_model(model)
     config = Annotated[
         Path | None,
         typer.Option(
@@ -110,12 +119,12 @@ def _takes_settings(command: Any) -> Any:
         for p in inspect.signature(command).parameters.values()
         if p.name != "settings"
     ]
-    options = _settings_options()
+    options = _settings_options(kind)
     names = {p.name for p in options}
 
     def wrapped(**given: Any) -> None:
         chosen = {k: given.pop(k) for k in names}
-        command(settings=_settings(given.pop("config"), chosen), **given)
+        command(settings=_settings(given.pop("config"), chosen, kind), **given)
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     wrapped.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -131,14 +140,13 @@ def _takes_settings(command: Any) -> Any:
     return wrapped
 
 
-def _settings(config: Path | None, given: dict[str, Any]) -> Any:
+def _settings(config: Path | None, given: dict[str, Any], model: Any = None) -> Any:
     """Settings from a TOML file and the options given; exits with 2 where they are wrong."""
     import tomllib
 
     from pydantic import ValidationError
 
-    from tasks.settings import CurationSettings
-
+    model = model or _settings_model(CURATION)
     values: dict[str, Any] = {}
     if config is not None:
         try:
@@ -149,7 +157,7 @@ def _settings(config: Path | None, given: dict[str, Any]) -> Any:
     values |= {k: v for k, v in given.items() if v is not None}
     _make_absolute(values, Path.cwd())
     try:
-        return CurationSettings(**values)
+        return model(**values)
     except ValidationError as e:
         lines = [
             f"{_option_of(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
@@ -158,9 +166,12 @@ def _settings(config: Path | None, given: dict[str, Any]) -> Any:
         return _stop("\n".join(lines), BAD_ARGUMENTS)
 
 
+PATHS = ("source", "out", "films_csv", "lesions_csv", "exemplars", "embeddings", "scratch")
+
+
 def _make_absolute(values: dict[str, Any], folder: Path) -> None:
     """Paths that a person wrote relative: to the TOML file's folder, or to the shell's."""
-    for name in ("source", "out", "films_csv", "lesions_csv", "exemplars"):
+    for name in PATHS:
         if isinstance(values.get(name), str) and "://" not in values[name]:
             values[name] = str(folder / Path(values[name]).expanduser())
 
@@ -262,6 +273,86 @@ def plan(settings: Any) -> None:
     typer.echo(str(estimate(settings)))
 
 
+def measure(settings: Any, strict: Strict = False) -> None:
+    """Cluster the pixels of pictures by colour and measure what each cluster covers.
+
+    Example: mammosift measure --source moles/ --out moles-measured/ --clusters 2
+    """
+    _quiet_prefect()
+    _check_pictures(settings)
+    from flows.measure import measure
+
+    record = measure(settings)
+    _tell_pictures(record["images"])
+    typer.echo(f"{record['pixels']['measured']:,} pixels measured in {record['seconds']:.0f} s.")
+    typer.echo(f"\nLook at   {record['report']}")
+    typer.echo(f"Areas in  {record['pixels']['table']}   (Parquet; one row a picture and cluster)")
+    _end_strictly(record["images"], strict)
+
+
+def augment(settings: Any, strict: Strict = False) -> None:
+    """Write altered copies of pictures: one for each operation, and random combinations of them.
+
+    Example: mammosift augment --source moles/ --out more/ --rotate 90 --flip-h --noise 0.02
+    """
+    _quiet_prefect()
+    _check_pictures(settings)
+    from flows.augment import augment
+
+    record = augment(settings)
+    _tell_pictures(record["images"])
+    typer.echo(f"{record['copies']['written']:,} copies in {record['seconds']:.0f} s.")
+    typer.echo(f"\nLook at    {record['report']}")
+    typer.echo(f"Copies in  {record['copies']['folder']}")
+    typer.echo(f"Lineage in {record['copies']['table']}   (Parquet; one row a copy)")
+    _end_strictly(record["images"], strict)
+
+
+def cluster(settings: Any) -> None:
+    """Cluster any embeddings: DBSCAN, HDBSCAN, KMeans, or the nearest neighbours; exact.
+
+    Example: mammosift cluster --embeddings rows.npy --method dbscan --eps 0.9 --out labels.parquet
+    """
+    from tasks.cluster_file import cluster_file
+
+    if settings.dask_address is None:
+        figures = cluster_file(settings)
+    else:
+        from flows.dask_cluster import dask_client
+
+        with dask_client(settings.dask_address, None) as client:
+            figures = cluster_file(settings, client)
+    typer.echo(f"{figures['rows']:,} rows of {figures['columns']} in {figures['seconds']:.1f} s.")
+    if "clusters" in figures:
+        share = figures["noise"] / figures["rows"]
+        typer.echo(f"{figures['clusters']:,} clusters, {figures['noise']:,} noise ({share:.1%}).")
+    if "eps" in figures:
+        typer.echo(f"eps {figures['eps']:.6g}")
+    typer.echo(f"\nLabels in {settings.out}")
+
+
+def _check_pictures(settings: Any) -> None:
+    from storage.workspace import Workspace
+    from tasks.films import check_inputs
+
+    check_inputs(settings.source, films_csv=settings.films_csv, lesions_csv=None, exemplars=None)
+    Workspace.create(settings.out)
+    signal.signal(signal.SIGINT, _interrupted)
+
+
+def _tell_pictures(images: dict[str, Any]) -> None:
+    excluded = sum(images["excluded"].values())
+    reasons = ", ".join(f"{n} {reason}" for reason, n in images["excluded"].items())
+    why = f": {reasons} (the report says which)" if excluded else ""
+    typer.echo(f"\n{images['used']} pictures used, {excluded} files excluded{why}.")
+
+
+def _end_strictly(images: dict[str, Any], strict: bool) -> None:
+    copies = images["excluded"].get("duplicate_film", 0)
+    if strict and sum(images["excluded"].values()) > copies:
+        raise typer.Exit(DONE_WITH_EXCLUSIONS)
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -333,6 +424,9 @@ def serve(
 
 app.command()(_takes_settings(run))
 app.command()(_takes_settings(plan))
+app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
+app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
+app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from models.workers import DaskWorkers, ThreadWorkers, Workers, one_blas_thread
 
 CHUNK_ROWS = 8_192
 TILE_ROWS = 512
-SAMPLE_ROWS = 6_000
+SAMPLE_ROWS = 12_000
 SAMPLE_PER_CENTRE = 50
 OVERSAMPLING = 2
 ROUNDS = 5
@@ -673,7 +673,7 @@ class KMeansClusterer(TransformerMixin, ClusterMixin, BaseEstimator):  # type: i
     n_clusters : int
         Cut to the number of different rows.
     init : {"k-means++", "k-means||"} or ndarray, shape (n_clusters, dim)
-        Greedy k-means++ on a sample of 50 rows a cluster (at least 6,000); k-means|| over all
+        Greedy k-means++ on a sample of 50 rows a cluster (at least 12,000); k-means|| over all
         rows, 5 passes more; or the centres to start from.
     n_init : int
         Starts; the one with the lowest inertia is taken.

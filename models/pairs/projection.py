@@ -85,9 +85,8 @@ class Projection:
         if sample.shape[1] > LEADING[0]:
             if queries is None:
                 queries = sample[:: max(1, len(sample) // 128)][:128]
-            n_axes, pays = _cheapest(
-                queries - mean, centred[:TARGETS] if targets is None else targets - mean, axes, radius
-            )
+            against = centred[:TARGETS] if targets is None else targets - mean
+            n_axes, pays = _cheapest(queries - mean, against, axes, radius)
             axes = axes[:, :n_axes]
         usual = float(np.median(np.linalg.norm(centred, axis=1)))
         unit = 2.0 ** round(np.log2(usual)) if usual > 0 else 1.0

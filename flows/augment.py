@@ -1,0 +1,90 @@
+"""Pictures in, altered copies of them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import artifacts, temporary_server
+from flows.curate import MAX_SHARDS_AT_ONCE
+from flows.dask_cluster import dask_client, on_worker
+from flows.pictures import STEP, find_pictures, record_pictures, run_name, with_late_exclusions
+from flows.run_record import RunRecord
+from storage import area_shards, copy_shards
+from storage.records import FilmShard
+from storage.workspace import ShardRef, Workspace
+from tasks import augment_reports, augmentations, films
+from tasks.picture_settings import AugmentSettings
+
+
+@flow(
+    name="augment",
+    flow_run_name=run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    validate_parameters=True,
+)
+def augment(settings: AugmentSettings) -> dict[str, Any]:
+    """Write altered copies of a set of pictures, with the table of what was done to each.
+
+    A run in a workspace that an earlier one left unfinished goes on where that one stopped.
+    """
+    temporary_server.end_with_this_process()
+    films.check_inputs(
+        settings.source, films_csv=settings.films_csv, lesions_csv=None, exemplars=None
+    )
+    workspace = Workspace.create(settings.out)
+    workspace.remove_abandoned()
+    run = RunRecord(workspace, settings)  # type: ignore[arg-type]
+    with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
+        artifacts.listen(client)
+        found, root = find_pictures(run, settings)
+        shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
+        copies, how = _copy(run, settings, root, shards)
+        used = with_late_exclusions(found, area_shards.exclusions(workspace, copies))
+        record_pictures(run, used)
+        table = augmentations.publish(workspace, [ref.key for ref in copies], used)
+        run.facts["copies"] = {
+            "written": table.num_rows,
+            "views": len(augmentations.views_of(how)),
+            "folder": workspace.path(copy_shards.FOLDER),
+            "table": workspace.path(copy_shards.TABLE),
+        }
+        run.facts["shards"] = {"augmented": [ref.key for ref in copies]}
+        run.write()  # the report reads it; written again when the report's own time is known
+        with run.stage("report"):
+            run.facts["report"] = report(workspace.uri, run.run_id)
+    return run.write()
+
+
+def _copy(
+    run: RunRecord, settings: AugmentSettings, root: Path, shards: list[FilmShard]
+) -> tuple[list[ShardRef], augmentations.CopySettings]:
+    how = augmentations.CopySettings(
+        operations=tuple(settings.operations.items()),
+        only_copies=bool(settings.only_copies),
+        **settings.only("copies", "format", "quality", "kind", "seed", "max_film_megapixels"),
+    )
+    with run.stage("copies") as stage:
+        uri = run.workspace.uri
+        names = [s.name for s in shards]
+        futures = copy.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
+        refs: list[ShardRef] = artifacts.in_order("copies", futures)
+        stage.add(refs)
+    return refs, how
+
+
+@task(task_run_name="copies {name}", **STEP)
+def copy(
+    name: str, uri: str, root: str, shard: FilmShard, settings: augmentations.CopySettings
+) -> ShardRef:
+    """Write the copies of a shard of pictures."""
+    return on_worker(augmentations.augment_shard, uri, root, shard, settings)
+
+
+@task(task_run_name="report", **STEP)
+def report(uri: str, run_id: str) -> str:
+    """Write the report; gives its path."""
+    return on_worker(augment_reports.write_report, uri, run_id)

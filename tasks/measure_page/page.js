@@ -70,7 +70,7 @@
       return [size / 2 + across * scale, size / 2 - (z * cp - depth * sp) * scale, depth * cp + z * sp];
     };
     g.clearRect(0, 0, size, size);
-    g.strokeStyle = "rgba(128,128,128,.55)";
+    g.strokeStyle = "rgba(150,150,150,.75)";
     g.lineWidth = 0.6 * unit;
     const corner = (n) => [n & 1 ? 0.5 : -0.5, n & 2 ? 0.5 : -0.5, n & 4 ? 0.5 : -0.5];
     for (let n = 0; n < 8; n++) {

@@ -261,19 +261,35 @@ def _nearest_of_tile(  # type: ignore[no-untyped-def]
     for j in range(n_targets):
         largest = max(largest, targets.squares[j])
     error = 2.0 * margin(columns)
+    lowest = np.empty(k, dtype=np.float32)
     found = 0
     for i in range(n_queries):
         slack = error * (np.float64(queries.squares[i]) + largest)
         limit = squares[queries.positions[i], -1] * scale * scale
         if n_targets > k:
-            kth = np.partition(product[i, :n_targets], k - 1)[k - 1]
-            limit = min(limit, np.float64(kth) + slack)
+            limit = min(limit, np.float64(_kth(product[i], n_targets, lowest)) + slack)
         for j in range(n_targets):
             if product[i, j] - slack <= limit:
                 hits.query[found] = i
                 hits.target[found] = j
                 found += 1
     return found
+
+
+@compiled
+def _kth(values, n, lowest):  # type: ignore[no-untyped-def]
+    """The len(lowest)-th smallest of the first n values; few of them are ever put in."""
+    k = len(lowest)
+    lowest[:] = np.inf
+    for j in range(n):
+        value = values[j]
+        if value < lowest[k - 1]:
+            at = k - 1
+            while at > 0 and lowest[at - 1] > value:
+                lowest[at] = lowest[at - 1]
+                at -= 1
+            lowest[at] = value
+    return lowest[k - 1]
 
 
 @compiled

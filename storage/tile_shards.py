@@ -25,12 +25,14 @@ FILMS_SCHEMA = pa.schema(
         pa.field("mammogram_id", pa.string(), nullable=False),
         pa.field("tiles", pa.int32(), nullable=False),
         pa.field("thumbnail_png", pa.binary()),
+        pa.field("context_png", pa.binary()),
         pa.field("excluded_reason", pa.string()),
         pa.field("excluded_rule", pa.string()),
         pa.field("excluded_remedy", pa.string()),
     ]
 )
-"""One row a film of the shard: its picture for the report, or why it could not be cut."""
+"""One row a film of the shard: its picture for the report, and the map of it in the same size (0
+background, 1 breast, 2 foreign content; ``tasks.kernels.context``); or why it could not be cut."""
 
 
 def read_index(workspace: Workspace, key: str, columns: list[str] | None = None) -> pa.Table:

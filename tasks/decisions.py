@@ -146,6 +146,9 @@ def manifest_rows(
     rows["decision"], rows["reason"] = decided.decision, decided.reason
     rows["lesion_fraction"] = known_lesion_fraction(rows, films, hidden)
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
+    for name in ("annotation_score", "nearest_exemplar", "duplicate_of"):
+        rows[name] = None
+    rows["reviewed_by"], rows["reviewed_at"] = None, pd.NaT
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
     rows["cluster_label"] = rows["cluster_label"].astype("Int32")

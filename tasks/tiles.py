@@ -92,8 +92,8 @@ def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSett
     for film in shard.films:
         row: dict[str, object] = {"mammogram_id": film.mammogram_id, "tiles": 0}
         try:
-            table, row["thumbnail_png"] = _cut_film(film, root, settings, pixels)
-            row["tiles"] = table.num_rows
+            table, pictures = _cut_film(film, root, settings, pixels)
+            row |= pictures | {"tiles": table.num_rows}
             tables.append(table)
         except FilmError as e:
             row |= {
@@ -120,8 +120,8 @@ def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSett
 
 def _cut_film(
     film: Mammogram, root: Path, settings: TileSettings, pixels: ArrayWriter
-) -> tuple[pa.Table, bytes]:
-    """Tiles of one film: their rows, and the pixels of those that are stored into ``pixels``."""
+) -> tuple[pa.Table, dict[str, bytes]]:
+    """Tiles of one film: their rows and the film's pictures; pixels stored into ``pixels``."""
     path = discovery.film_path(root, film.source)
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
@@ -177,7 +177,10 @@ def _cut_film(
     table = pa.Table.from_arrays(
         [arrays[n].cast(TILES.field(n).type) for n in TILES.names], schema=TILES
     )
-    return table, thumbnails.film_png(scaled)
+    return table, {
+        "thumbnail_png": thumbnails.film_png(scaled),
+        "context_png": thumbnails.context_png(ground),
+    }
 
 
 def tile_id(film: Mammogram, box: list[int]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.kernels.context import FilmContext
+
 FILM_HEIGHT_PX = 480
 
 
@@ -79,6 +81,22 @@ def film_png(film: npt.NDArray[np.uint16]) -> bytes:
     height = min(rows, FILM_HEIGHT_PX)
     width = max(1, round(columns * height / rows))
     return png(lifted_8bit(shrink(film, height, width)))
+
+
+def context_png(context: FilmContext) -> bytes:
+    """Map of a film in the size of `film_png`, as PNG: values of `FilmContext.mask`.
+
+    Parameters
+    ----------
+    context : FilmContext
+        Of the film.
+    """
+    height = min(context.rows, FILM_HEIGHT_PX)
+    width = max(1, round(context.columns * height / context.rows))
+    rows, columns = (size / context.factor for size in (context.rows, context.columns))
+    y = ((np.arange(height) + 0.5) * rows / height).astype(np.int64)
+    x = ((np.arange(width) + 0.5) * columns / width).astype(np.int64)
+    return png(np.ascontiguousarray(context.mask[np.ix_(y, x)]))
 
 
 def contact_sheet(

@@ -69,6 +69,7 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         encoder, embedded = _embed(run, tile_refs, split)
         clustered = _cluster(run, embedded)
         _publish(run, shards, tile_refs, embedded, clustered, used, split)
+        _audit(run, tile_refs)
         _report(run, tile_refs, embedded, encoder, clustered)
     return run.write()
 
@@ -256,6 +257,12 @@ def _publish(
         }
         run.check()
         ManifestWriter(workspace, staging).publish()
+
+
+def _audit(run: RunRecord, tile_refs: list[ShardRef]) -> None:
+    keys = [ref.key for ref in tile_refs]
+    with run.stage("shortcuts"):
+        run.facts["shortcuts"] = steps.audit_shortcuts(run.workspace.uri, keys, run.settings.seed)
 
 
 def _report(

@@ -7,6 +7,7 @@ to its server, and a shard costs a few milliseconds of orchestration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -16,7 +17,7 @@ from flows.dask_cluster import on_worker
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef
-from tasks import clusters, decisions, encoders, films, reports, tiles
+from tasks import clusters, decisions, encoders, films, reports, shortcuts, tiles
 
 RETRIES = 2
 DELAYS_S = [2.0, 15.0]
@@ -132,6 +133,18 @@ def decide(
         run_id=run_id,
         staging=staging,
     )
+
+
+@task(
+    task_run_name="shortcuts",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def audit_shortcuts(uri: str, tile_keys: Sequence[str], seed: int) -> dict[str, Any]:
+    """Measure how well what is not breast predicts the label, before and after curation."""
+    return on_worker(shortcuts.audit_shortcuts, uri, tile_keys, seed)
 
 
 @task(

@@ -27,6 +27,7 @@ from tasks.report_page.films import FilmSurvey
 from tasks.report_page.page import Cluster, Page, Sheet, ShownExemplar, ShownFilm, render
 from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve, tile_pictures
 from tasks.report_page.selection import HighestTiles
+from tasks.report_page.shortcuts import audit_of
 from tasks.report_page.survey import NOISE, Survey, look_up
 from tasks.report_page.tiles import Tile, fate_order, fate_title, shortened
 
@@ -101,7 +102,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
     for sheet in (*sheets, outliers, *(c.sheet for c in clusters), *(e.near for e in exemplars)):
         shown += sheet.tiles if sheet is not None else ()
     encoder, curve, reconstructions = _encoder(workspace, shards["encoder"])
-    shortcut = scanner_shortcut(films.labels_by_scanner)
+    shortcut, audit = scanner_shortcut(films.labels_by_scanner), audit_of(record)
     kinds = tuple(sorted(record["tiles"]["by_fate"], key=fate_order))
     return Page(
         record=record,
@@ -121,7 +122,8 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
         labels=groups(survey.by_label, kinds),
         films=films,
         shortcut=shortcut,
-        cautions=cautions_of(record, survey, films, shortcut, encoder),
+        audit=audit,
+        cautions=cautions_of(record, survey, films, shortcut, audit, encoder),
         shown_films=_shown_films(workspace, films, tiles_of_film, film_ids),
         sheets=sheets,
         clusters=clusters,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.report_page.films import FilmSurvey
+from tasks.report_page.shortcuts import CLEAR_AUC, Audit
 from tasks.report_page.survey import NOISE, Survey
 from tasks.report_page.words import share_text
 
 FEWEST_FILMS = 20
 """With fewer films of known label and scanner nothing is said of the two."""
-CLEAR_AUC = 0.6
 FEW_PATIENTS = 30
 MUCH_NOISE = 0.5
 SHOWN_WARNINGS = 50
@@ -102,6 +102,7 @@ def cautions_of(
     survey: Survey,
     films: FilmSurvey,
     shortcut: ScannerShortcut | None,
+    audit: Audit,
     encoder: Mapping[str, Any],
 ) -> tuple[Caution, ...]:
     """Everything about a run that its reader should know first."""
@@ -116,7 +117,9 @@ def cautions_of(
                 serious=True,
             )
         )
-    if shortcut is not None:
+    if audit.shortcuts:
+        out.append(_audit_caution(audit))
+    if shortcut is not None and not audit.has_scanner:
         out.append(_shortcut_caution(shortcut))
     out += _patient_cautions(survey, films)
     if films.used and (unknown := films.unknown["pixel_spacing_mm"]):
@@ -150,6 +153,17 @@ def cautions_of(
             Caution("More was said", f"{len(warnings):,} warnings in all; see the run's record.")
         )
     return tuple(out)
+
+
+def _audit_caution(audit: Audit) -> Caution:
+    *most, last = audit.shortcuts
+    what = f"{', '.join(most)} and {last}" if most else last
+    return Caution(
+        "The label can be told without the breast",
+        f"In what a training job gets, these still predict “{audit.target}”: {what}. How well, and "
+        "what to do about it, is in the section Shortcuts.",
+        serious=True,
+    )
 
 
 def _shortcut_caution(found: ScannerShortcut) -> Caution:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from tasks.report_page.cautions import Caution, ScannerShortcut
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.pictures import Curve, FilmPicture
+from tasks.report_page.shortcuts import Audit
 from tasks.report_page.tiles import STYLES, Tile, fate_title, shortened, style_of
 from tasks.report_page.words import duration, moment, number, share_text
 
@@ -105,6 +106,7 @@ class Page:
     labels: tuple[Group, ...]
     films: FilmSurvey
     shortcut: ScannerShortcut | None
+    audit: Audit
     cautions: tuple[Caution, ...]
     shown_films: tuple[ShownFilm, ...]
     sheets: tuple[Sheet, ...]
@@ -129,7 +131,11 @@ def render(page: Page) -> str:
     folder = files("tasks.report_page")
     style, script = ((folder / n).read_text("utf-8").strip() for n in ("page.css", "page.js"))
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": number,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -63,7 +64,7 @@ def why_not(positive: Bools, patients: Ints) -> str | None:
     for wanted, name in ((True, "with the label"), (False, "with another label")):
         n = len(np.unique(patients[positive == wanted]))
         if n < FEWEST_PATIENTS:
-            return f"{n} patients {name}, fewer than {FEWEST_PATIENTS}"
+            return f"{n} patient{'s' if n != 1 else ''} {name}, fewer than {FEWEST_PATIENTS}"
     return None
 
 
@@ -96,10 +97,16 @@ def patient_folds(positive: Bools, patients: Ints, *, seed: int, repeats: int = 
 def classifier() -> Pipeline:
     """Build the classifier: standardised features, then an L2 logistic regression.
 
+    NaN is taken for the mean of the films learnt from, so that what is absent says nothing.
+
     Linear and strongly regularised: with 60 films it finds lettering at one place or of one
     brightness, and does not learn the films by heart.
     """
-    return make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000))
+    return make_pipeline(
+        SimpleImputer(keep_empty_features=True),
+        StandardScaler(),
+        LogisticRegression(C=PENALTY, max_iter=1000),
+    )
 
 
 def cross_validated_auc(
@@ -117,7 +124,7 @@ def cross_validated_auc(
     Parameters
     ----------
     features : (n, d) floating
-        One row a film.
+        One row a film; NaN is not known.
     positive : (n,) bool
         Its class.
     patients : (n,) int64

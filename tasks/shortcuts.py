@@ -188,17 +188,19 @@ def _labelled_films(workspace: Workspace) -> pd.DataFrame:
     """Films used that have a label, by mammogram_id."""
     table = workspace.read_table(TABLE, columns=[*_FILM_COLUMNS, "excluded_reason"]).to_pandas()
     usable = table["excluded_reason"].isna() & table["label"].notna()
-    return table.loc[usable, _FILM_COLUMNS].set_index("mammogram_id")
+    films: pd.DataFrame = table.loc[usable, _FILM_COLUMNS].set_index("mammogram_id")
+    return films
 
 
 def _look(workspace: Workspace, key: str, sample: pd.DataFrame) -> Iterator[LookedAt]:
     """Films of a shard that are in the sample and have their pictures."""
     films = read_films(workspace, key).select(["mammogram_id", "thumbnail_png", "context_png"])
     boxes = dict(iter(_tiles(workspace, key).groupby("mammogram_id", sort=False)))
-    for name, *pictures in zip(*(films[c] for c in films.column_names), strict=True):
+    for name, thumbnail, context in zip(*films.itercolumns(), strict=True):
         film = name.as_py()
-        if film in sample.index and film in boxes and all(p.is_valid for p in pictures):
-            yield look_at(film, *(_decoded(p) for p in pictures), boxes[film], sample.loc[film])
+        if film in sample.index and film in boxes and thumbnail.is_valid and context.is_valid:
+            pictures = _decoded(thumbnail), _decoded(context)
+            yield look_at(film, *pictures, tiles=boxes[film], film=sample.loc[film].to_dict())
 
 
 def _tiles(workspace: Workspace, key: str) -> pd.DataFrame:
@@ -221,6 +223,7 @@ def look_at(
     mammogram_id: str,
     thumbnail: npt.NDArray[np.uint8],
     context: npt.NDArray[np.uint8],
+    *,
     tiles: pd.DataFrame,
     film: Mapping[str, Any],
 ) -> LookedAt:

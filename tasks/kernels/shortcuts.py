@@ -1,14 +1,18 @@
 """What a film says without its breast: short feature vectors of one kind of pixels at a time.
 
-The question is what a classifier could learn from the wrong pixels. So each kind of pixel is looked
-at as if everything else on the film were painted over: a pixel that is not of the kind, or not in
-any tile that counts, has the rise 0 above the film's own ground, whatever film it is on. That it is
-absent then says nothing by its brightness.
+The question is what a classifier could learn from the wrong pixels, and whether curation took them
+away, so that a pixel is not there must say as little as it can:
 
-What remains of absence all the same: where most pixels of a kind are bright (the breast), a dropped
-tile is a dark hole in the grid, as the breast's own outline is; a kind of which nothing is left is
-a vector of zeros; and lettering that is gone is gone, which is what curation is for. How much the
-pattern of kept tiles could say by itself is measured by `coverage_features`, without any pixel.
+- Markers: their presence is the cue. A film is looked at as if all else were painted over with one
+  colour, whatever film it is: the rise 0 above its ground. Lettering that no kept tile holds is
+  then gone without a trace, and lettering that a kept tile holds is seen.
+- Background and breast: their brightness is the cue. A cell of the grid is the mean over the pixels
+  that are there; a cell without any is NaN, which the classifier takes for the mean of the films it
+  learns from. A dropped tile, or the outline of the breast, is then no dark hole.
+
+What remains of absence: a histogram of the pixels that are there shifts when a dropped tile held
+pixels unlike the rest, and a cell that holds half of its pixels is the mean of that half. How much
+the pattern of kept tiles says by itself is measured by `coverage_features`, without any pixel.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ LEVEL_BINS = 16
 GAP_PX = 3
 """Background and breast keep this distance (1.5 mm on a film of 24 cm) from what is not theirs, or
 the glow around a letter would be background that gives the letter away."""
+LEAST_OF_CELL = 0.05
+"""A cell with a smaller share of pixels that are there is taken for empty."""
 FEATURES = GRID_ROWS * GRID_COLUMNS + LEVEL_BINS + 2
 """Of one kind of pixels; markers have their share of the film besides."""
 
@@ -156,15 +162,16 @@ def film_features(
         vectors, pixels = {}, {}
         for kind, everywhere in kinds.items():
             where = everywhere & seen
-            vector, n = pixel_features(thumbnail, where, ground=ground), np.count_nonzero(where)
+            n = int(np.count_nonzero(where))
+            vector = pixel_features(thumbnail, where, ground=ground, painted=kind == "markers")
             if kind == "markers":
                 vector = np.append(vector, np.float32(n / where.size))
-            vectors[kind], pixels[kind] = vector, int(n)
+            vectors[kind], pixels[kind] = vector, n
         out[name] = FilmFeatures(vectors, pixels, coverage_features(seen))
     return out
 
 
-def pixel_features(picture: Picture, where: Mask, *, ground: float) -> Vector:
+def pixel_features(picture: Picture, where: Mask, *, ground: float, painted: bool) -> Vector:
     """Coarse picture, histogram, mean and spread of some pixels of a film.
 
     Parameters
@@ -175,20 +182,26 @@ def pixel_features(picture: Picture, where: Mask, *, ground: float) -> Vector:
         Pixels that count.
     ground : float
         Grey level of the film's unexposed ground, 0..255.
+    painted : bool
+        Whether pixels that do not count have the rise 0; otherwise they are left out.
 
     Returns
     -------
     (`FEATURES`,) float32
-        Rise above the ground, averaged over each cell of a grid with pixels that do not count as
-        rise 0, row by row; share of the pixels that count in each of 16 equal bins of level; their
-        mean and standard deviation of level. Zeros where no pixel counts.
+        Rise above the ground, averaged over each cell of a grid, row by row; share of the pixels
+        that count in each of 16 equal bins of level; their mean and standard deviation of level.
+        What has no pixel that counts is 0 where painted, else NaN.
     """
     counts = grey_counts(picture, where)
     n = counts.sum()
     if n == 0:
-        return np.zeros(FEATURES, np.float32)
-    painted = np.where(where, picture - np.float32(ground), np.float32(0))
-    grid = shrink(painted, GRID_ROWS, GRID_COLUMNS).ravel() / 255
+        return np.full(FEATURES, 0 if painted else np.nan, np.float32)
+    rise = np.where(where, picture - np.float32(ground), np.float32(0))
+    grid = shrink(rise, GRID_ROWS, GRID_COLUMNS).ravel() / 255
+    if not painted:
+        there = coverage_features(where)
+        enough = there >= LEAST_OF_CELL
+        grid = np.divide(grid, there, out=np.full_like(grid, np.nan), where=enough)
     levels = np.arange(256) / 255
     mean = float(counts @ levels) / n
     spread = math.sqrt(float(counts @ (levels - mean) ** 2) / n)

@@ -19,7 +19,7 @@ TITLES = {
 }
 _WHAT = {
     "background": "the empty film beside the breast",
-    "markers": "lettering, plates, stickers and borders",
+    "markers": "what is foreign on the film (lettering, plates, stickers, borders)",
     "scanner": "the scanner's name",
 }
 _ADVICE = {
@@ -61,13 +61,6 @@ class Figure:
     def is_slight(self) -> bool:
         """Whether it is above chance, but not clear."""
         return self.auc is not None and self.low > CHANCE and not self.is_clear
-
-    @property
-    def words(self) -> str:
-        """Figure and interval as they stand in the table."""
-        if self.auc is None:
-            return f"not measured: {self.reason}"
-        return f"{self.auc:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -132,23 +125,23 @@ class Audit:
                 "would need, but more than chance."
             )
         if cue.after.present == 0:
-            gone = f"None of {what} is left in the kept tiles"
-            return f"{gone}; before curation it gave {label} away." if before else f"{gone}."
+            gone = f"In the kept tiles nothing is left of {what}"
+            return f"{gone}; before curation that gave {label} away." if before else f"{gone}."
+        limits = f", as far as {cue.after.films:,} films can show."
+        if cue.name == "markers":
+            limits = f" ({cue.after.present:,} films still have some in kept tiles){limits}"
         if before:
             return (
-                f"Before curation, {what} gave {label} away; in the kept tiles it cannot be told "
-                f"from chance, as far as {cue.after.films:,} films can show."
+                f"Before curation, {what} gave {label} away; in the kept tiles that cannot be told "
+                f"from chance{limits}"
             )
-        return (
-            f"No sign that {what} says anything of {label}, as far as {cue.after.films:,} films "
-            "can show."
-        )
+        return f"No sign that {what} says anything of {label}{limits}"
 
 
 def _breast_sentence(cue: Cue) -> str:
     text = (
-        "The yardstick: size, outline and coarse brightness of the breast, too coarse for a lesion "
-        "to be seen. It is no shortcut, and no measure of how well a classifier would do"
+        "The yardstick: how bright the breast is, part by part, too coarse for a lesion to be "
+        "seen. It is no shortcut, and no measure of how well a classifier would do"
     )
     if cue.after.auc is not None and not (cue.after.is_clear or cue.after.is_slight):
         return f"{text}; here it says nothing beyond chance."
@@ -159,8 +152,8 @@ def _control_sentence(cue: Cue) -> str:
     text = "Which parts of a film were kept, without any pixel of them. "
     if cue.after.is_clear or cue.after.is_slight:
         return text + (
-            "Here the pattern alone says something, so a line above may owe its figure after "
-            "curation to where tiles were dropped: compare the two."
+            "Here the pattern alone says something: where a line above rises with curation, that "
+            "may come of where tiles were dropped."
         )
     return text + "It says nothing here, so what the lines above say comes from pixels."
 

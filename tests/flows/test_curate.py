@@ -74,6 +74,19 @@ def test_the_counts_of_the_record_are_those_of_the_manifest(
     assert written["tiles"] == record["tiles"]
 
 
+def test_the_record_says_why_shortcuts_of_few_films_were_not_measured(
+    curated: tuple[Workspace, dict[str, Any]],
+) -> None:
+    assert curated[1]["shortcuts"] == {
+        "measured": False,
+        "reason": "“normal” against the others: 12 films, fewer than 20.",
+        "films": 12,
+        "patients": 6,
+        "labelled": 12,
+    }
+    assert curated[1]["stages"]["shortcuts"]["seconds"] > 0
+
+
 def test_a_patient_is_in_one_part_only(manifest: pd.DataFrame) -> None:
     parts = manifest[["patient_key", "split"]].drop_duplicates()
     assert parts.patient_key.is_unique

@@ -591,6 +591,61 @@ def test_scanner_and_label_are_cautioned_of_when_they_go_together(tmp_path: Path
     assert reader.row("dba", "Films labelled “normal”")[:3] == ["12", "10", "83.3 %"]
 
 
+def cue(before: float, after: float, **more: Any) -> dict[str, Any]:
+    """Figures of one cue as the audit gives them, with intervals of 0.1 to either side."""
+    return {
+        "n_before": 24,
+        "auc_before": before,
+        "interval_before": [before - 0.1, before + 0.1],
+        "n_after": 24,
+        "auc_after": after,
+        "interval_after": [after - 0.1, after + 0.1],
+        **more,
+    }
+
+
+def audited_run(folder: Path, shortcuts: dict[str, Any]) -> Workspace:
+    """Run over films whose scanner and label go together, and what the audit said of it."""
+    labels = ["normal"] * 10 + ["malignant"] * 14
+    films = [
+        film(i, f"{i:02}.png", scanner="dba" if i < 12 else "lumisys", label=label)
+        for i, label in enumerate(labels)
+    ]
+    workspace = make_run(folder, films, fates=[KEPT, MISINFORMATIVE])
+    record = workspace.read_json("runs", f"{RUN}.json")
+    workspace.write_json(f"runs/{RUN}.json", record | {"shortcuts": shortcuts})
+    return workspace
+
+
+def test_shortcuts_are_shown_and_the_scanner_is_spoken_of_once(tmp_path: Path) -> None:
+    cues = {
+        "background": cue(0.5, 0.52, present_before=24, present_after=24),
+        "markers": cue(0.88, 0.5, present_before=20, present_after=0),
+        "scanner": cue(0.85, 0.84),
+        "breast": cue(0.7, 0.7, present_before=24, present_after=24),
+        "kept_places": cue(0.5, 0.55),
+    }
+    counts = {"films": 24, "films_after": 22, "patients": 12, "positives": 10, "labelled": 24}
+    shortcuts = {"measured": True, "target": "normal", "cues": cues, **counts}
+    _, reader = read(audited_run(tmp_path / "ws", shortcuts))
+    assert reader.row("Markers only")[:2] == ["0.88 0.78 to 0.98", "0.50 0.40 to 0.60"]
+    assert reader.row("Markers only")[-1] == "20 / 0"
+    assert "10 of them “normal”; 2 without any kept tile" in reader.text
+    assert "these still predict “normal”: the scanner's name." in reader.text
+    assert reader.text.count("balance or stratify by scanner") == 1
+    assert "The scanner gives the label away" not in reader.text
+    assert reader.row("dba", "Films labelled “normal”")[:3] == ["12", "10", "83.3 %"]
+
+
+def test_an_audit_that_measured_nothing_says_why_and_the_scanner_is_still_spoken_of(
+    tmp_path: Path,
+) -> None:
+    shortcuts = {"measured": False, "reason": "too <few> films."}
+    _, reader = read(audited_run(tmp_path / "ws", shortcuts))
+    assert "was not measured: too <few> films." in reader.text
+    assert "The scanner gives the label away" in reader.text
+
+
 def test_size_is_bounded_whatever_the_number_of_tiles_of_a_film(tmp_path: Path) -> None:
     workspace = make_run(tmp_path / "ws", FILMS[:1], fates=[KEPT, MISINFORMATIVE] * 2500)
     html, _ = read(workspace)

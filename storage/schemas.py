@@ -93,7 +93,7 @@ MANIFEST = pa.schema(
         pa.field("nearest_exemplar", pa.string()),
         pa.field("duplicate_of", pa.string()),
         pa.field("reviewed_by", pa.string()),
-        pa.field("reviewed_at", pa.timestamp("s", tz="UTC")),
+        pa.field("reviewed_at", pa.timestamp("ms", tz="UTC")),
         pa.field("cluster_label", pa.int32()),
         pa.field("outlier_score", pa.float32()),
         pa.field("pixels_uri", pa.string()),

@@ -129,6 +129,7 @@ def _cut(
             "edge",
             "black_samples_per_film",
             "max_film_megapixels",
+            "context",
         )
     )
     with run.stage("tiles") as stage:

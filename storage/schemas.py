@@ -60,13 +60,13 @@ TILES = pa.schema(
         pa.field("lesion_fraction", pa.float32()),
         *(pa.field(name, pa.float32(), nullable=False) for name in INTENSITY_FIGURES),
         pa.field("is_black", pa.bool_(), nullable=False),
-        pa.field("breast_fraction", pa.float32(), nullable=False),
-        pa.field("foreign_fraction", pa.float32(), nullable=False),
-        pa.field("context_score", pa.float32(), nullable=False),
+        pa.field("breast_fraction", pa.float32()),
+        pa.field("foreign_fraction", pa.float32()),
+        pa.field("context_score", pa.float32()),
         pa.field("pixels_index", pa.int64()),
     ]
 )
-"""Rows of a tile shard. Nothing in them depends on where the film lies or what it is called."""
+"""Rows of a tile shard. What comes from the film's map is null where tiles are judged without it. Nothing in them depends on where the film lies or what it is called."""
 
 MANIFEST = pa.schema(
     [

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from storage import collections, discovery
 from storage.errors import InputError, WorkspaceError
+from storage.exemplars import read_exemplars
 from storage.records import FilmShard, Lesion, Mammogram
 from storage.workspace import Workspace
 from tasks.fingerprint import source_fingerprint
-from tasks.report_page.exemplars import read_exemplars
 
 TABLE = "mammograms/mammograms.parquet"
 HEADERS = "headers/headers.parquet"

@@ -124,6 +124,14 @@ class CurationSettings(BaseModel):
         le=64,
     )
 
+    context: Literal["film", "tile"] = _field(
+        "Context",
+        "film: the map of the whole film (breast, ground, what is foreign to both) and the tile's "
+        "own look decide together; tile: for folders of tiles without their films, each is judged "
+        "by its own look alone.",
+        default="film",
+    )
+
     # -- decisions ---------------------------------------------------------------------------
     misinformative_threshold: float = _field(
         "Threshold of the misinformative score",

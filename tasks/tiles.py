@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,32 @@ from storage import collections, discovery, films
 from storage.errors import FilmError, UnreadableFilm
 from storage.records import FilmShard, Mammogram
 from storage.schemas import TILES
-from storage.tile_shards import FILMS, FILMS_SCHEMA, INDEX, KIND, PIXELS, SCALE
+from storage.tile_shards import (
+    FIGURES,
+    FILMS,
+    FILMS_SCHEMA,
+    INDEX,
+    KIND,
+    PIXELS,
+    PLANTED,
+    PLANTED_FIGURES,
+    PLANTED_INDEX,
+    PLANTED_PIXELS,
+    SCALE,
+    Tiles,
+)
 from storage.workspace import ArrayWriter, ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
-from tasks.kernels import context, film_tiles, intensity, thumbnails, tiling
+from tasks.kernels import (
+    context,
+    film_tiles,
+    intensity,
+    planting,
+    scoring,
+    thumbnails,
+    tile_figures,
+    tiling,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +54,16 @@ class TileSettings:
     edge: Literal["shift", "drop", "pad"]
     black_samples_per_film: int
     max_film_megapixels: float
+    context: Literal["film", "tile"] = "film"
+
+
+PLANTED_FILMS = 1 / 8
+"""Share of a shard's films that annotations are drawn on, one at least: with eight a film, a run of
+100 films has some hundred planted tiles, which tells a recall of 0.95 to 0.02."""
+PLANTED_TISSUE = 24
+"""Tiles with tissue of each planted film that are looked at again: planting must not lose them."""
+LEAST_PLANTED = 0.01
+"""Share of a tile that is planted on, for it to count as annotated."""
 
 
 def key_of(shard: FilmShard, settings: TileSettings) -> str:
@@ -86,15 +120,22 @@ def cut_shard(workspace_uri: str, root: str, shard: FilmShard, settings: TileSet
 
 def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSettings) -> None:
     size = settings.tile_size_px
-    pixels = writer.array(PIXELS, (size, size), "uint16", {"scale": SCALE})
-    tables = [TILES.empty_table()]
+    width = len(tile_figures.NAMES)
+    out = _Arrays(
+        *(writer.array(name, (size, size), "uint16", {"scale": SCALE}) for name in PICTURES),
+        *(writer.array(name, (width,), "float32", {}) for name in LOOKS),
+    )
+    tables, planted = [TILES.empty_table()], [PLANTED.empty_table()]
     rows: list[dict[str, object]] = []
+    chosen = _planted_films(shard) if settings.context == "film" else frozenset()
     for film in shard.films:
         row: dict[str, object] = {"mammogram_id": film.mammogram_id, "tiles": 0}
         try:
-            table, pictures = _cut_film(film, root, settings, pixels)
+            with_planting = film.mammogram_id in chosen
+            table, more, pictures = _cut_film(film, root, settings, out, plant=with_planting)
             row |= pictures | {"tiles": table.num_rows}
             tables.append(table)
+            planted.append(more)
         except FilmError as e:
             row |= {
                 "excluded_reason": e.reason,
@@ -102,9 +143,10 @@ def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSett
                 "excluded_remedy": e.remedy,
             }
         rows.append(row)
-    pixels.close()
+    out.close()
     index = pa.concat_tables(tables)
     writer.write_table(INDEX, index)
+    writer.write_table(PLANTED_INDEX, pa.concat_tables(planted))
     writer.write_table(FILMS, pa.Table.from_pylist(rows, schema=FILMS_SCHEMA))
     reasons = [row["excluded_reason"] for row in rows if row.get("excluded_reason")]
     writer.rows = index.num_rows
@@ -114,20 +156,50 @@ def _write(writer: ShardWriter, root: Path, shard: FilmShard, settings: TileSett
         "unreadable": reasons.count(UnreadableFilm.reason),
         "tiles": index.num_rows,
         "black": int(np.count_nonzero(index["is_black"])),
-        "stored": pixels.rows,
+        "stored": out.pixels.rows,
+        "planted": out.planted.rows,
     }
 
 
+@dataclass(frozen=True)
+class _Arrays:
+    """Where the arrays of a shard go."""
+
+    pixels: ArrayWriter
+    planted: ArrayWriter
+    figures: ArrayWriter
+    planted_figures: ArrayWriter
+
+    def close(self) -> None:
+        for array in vars(self).values():
+            array.close()
+
+
+PICTURES, LOOKS = (PIXELS, PLANTED_PIXELS), (FIGURES, PLANTED_FIGURES)
+
+
+def _planted_films(shard: FilmShard) -> frozenset[str]:
+    """Films of the shard that are planted: those first by a hash of their content."""
+    names = [str(f.mammogram_id) for f in shard.films]
+    names.sort(key=lambda name: hashlib.sha256(f"plant {name}".encode()).digest())
+    return frozenset(names[: max(1, round(PLANTED_FILMS * len(names)))])
+
+
 def _cut_film(
-    film: Mammogram, root: Path, settings: TileSettings, pixels: ArrayWriter
-) -> tuple[pa.Table, dict[str, bytes]]:
-    """Tiles of one film: their rows and the film's pictures; pixels stored into ``pixels``."""
+    film: Mammogram, root: Path, settings: TileSettings, out: _Arrays, *, plant: bool
+) -> tuple[pa.Table, pa.Table, dict[str, bytes]]:
+    """Tiles of one film: their rows, planted ones, and the film's pictures; pixels go to ``out``."""
     path = discovery.film_path(root, film.source)
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
     scanner, bits = film.calibrated_scanner, film.bits_stored
-    scaled = seen = intensity.normalise(grey, scanner=scanner, bits_stored=bits)
-    if scanner is not None:  # much of the skin line lies beyond the densities that are kept
+    scanner, bits = film.calibrated_scanner, film.bits_stored
+    by_film = settings.context == "film"
+    if by_film:
+        scaled = seen = intensity.normalise(grey, scanner=scanner, bits_stored=bits)
+    else:  # tiles are on a scale of their source; each by itself would be stretched differently
+        scaled = seen = intensity.full_range(grey, bits_stored=bits)
+    if by_film and scanner is not None:  # the skin line lies beyond the densities that are kept
         seen = intensity.normalise_for_context(grey, scanner=scanner, bits_stored=bits)
     del grey
 
@@ -139,30 +211,34 @@ def _cut_film(
         box = tiling.tile_size_px_from_mm(settings.tile_size_mm, film.pixel_spacing_mm)
     stride = box if settings.stride_px is None else max(1, round(settings.stride_px * box / size))
     boxes = tiling.tile_boxes(*scaled.shape, tile_size_px=box, stride_px=stride, edge=settings.edge)
+    lesions = collections.lesion_mask(film, root)
     ground = context.film_context(seen)
-    columns = film_tiles.screen_film(
-        scaled,
-        boxes,
-        lesion_mask=collections.lesion_mask(film, root),
-        context=ground,
-        context_film=seen,
-    )
+    if by_film:
+        columns = film_tiles.screen_film(
+            scaled, boxes, lesion_mask=lesions, context=ground, context_film=seen
+        )
+    else:
+        columns = film_tiles.screen_tiles(scaled, boxes, lesion_mask=lesions)
     stored = stored_tiles(
         columns["is_black"], columns["p99"], samples=settings.black_samples_per_film
     )
     stored |= columns["lesion_fraction"] > 0  # a person must be able to look at these
     if collections.has_unlocated_lesion(film):
-        stored |= columns["breast_fraction"] > 0
-    first = pixels.rows_appended
-    pixels.append(
-        tiling.cut_tiles(
-            scaled,
-            boxes[stored],
-            output_size_px=size,
-            tile_size_px=box,
-            background_level=context.background_value(scaled, ground),
+        stored |= ~(columns["breast_fraction"] <= 0)
+    first = out.pixels.rows_appended
+    fill = context.background_value(scaled, ground) if by_film else 0
+
+    def cut(plane: npt.NDArray[np.uint16], which: npt.NDArray[np.int32]) -> Tiles:
+        return tiling.cut_tiles(
+            plane, which, output_size_px=size, tile_size_px=box, background_level=fill
         )
-    )
+
+    tiles = cut(scaled, boxes[stored])
+    out.pixels.append(tiles)
+    out.figures.append(tile_figures.tile_figures(tiles))
+    planted = PLANTED.empty_table()
+    if plant:
+        planted = _plant(film, (scaled, seen), ground, boxes, columns, out, cut)
     index = np.full(len(boxes), -1, dtype=np.int64)
     index[stored] = first + np.arange(np.count_nonzero(stored))
 
@@ -177,10 +253,66 @@ def _cut_film(
     table = pa.Table.from_arrays(
         [arrays[n].cast(TILES.field(n).type) for n in TILES.names], schema=TILES
     )
-    return table, {
-        "thumbnail_png": thumbnails.film_png(scaled),
-        "context_png": thumbnails.context_png(ground),
+    return (
+        table,
+        planted,
+        {
+            "thumbnail_png": thumbnails.film_png(scaled),
+            "context_png": thumbnails.context_png(ground),
+        },
+    )
+
+
+def _plant(
+    film: Mammogram,
+    planes: tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]],
+    before: context.FilmContext,
+    boxes: npt.NDArray[np.int32],
+    columns: dict[str, npt.NDArray[Any]],
+    out: _Arrays,
+    cut: Callable[[npt.NDArray[np.uint16], npt.NDArray[np.int32]], Tiles],
+) -> pa.Table:
+    """Draw annotations on a film and look at its tiles again, as if the film had come like this."""
+    rng = np.random.default_rng(
+        int(hashlib.sha256(str(film.mammogram_id).encode()).hexdigest(), 16)
+    )
+    planted = planting.plant_film(
+        planes if planes[0] is not planes[1] else planes[:1],
+        before.mask == context.BREAST,
+        before.factor,
+        rng,
+        ground=before.background_level,
+    )
+    share, kind = planting.planted_shares(planted, boxes)
+    breast, foreign = columns["breast_fraction"], columns["foreign_fraction"]
+    tissue = np.flatnonzero(
+        (share == 0) & (breast >= scoring.BREAST_SHARE_EVEN_FOREIGN) & (foreign == 0)
+    )
+    chosen = np.concatenate(
+        [
+            np.flatnonzero(share >= LEAST_PLANTED),
+            np.sort(rng.permutation(tissue)[:PLANTED_TISSUE]),
+        ]
+    )
+    which = boxes[chosen]
+    after = film_tiles.screen_film(planted.planes[0], which, context_film=planted.planes[-1])
+    tiles = cut(planted.planes[0], which)
+    first = out.planted.rows_appended
+    out.planted.append(tiles)
+    out.planted_figures.append(tile_figures.tile_figures(tiles))
+    arrays = {
+        "tile_id": [tile_id(film, box) for box in which.tolist()],
+        "mammogram_id": [film.mammogram_id] * len(chosen),
+        **{name: which[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
+        "kind": kind[chosen],
+        "planted_fraction": share[chosen],
+        "breast_fraction_before": breast[chosen],
+        "foreign_fraction_before": foreign[chosen],
+        **{n: after[n] for n in ("breast_fraction", "foreign_fraction", "context_score")},
+        "is_black": after["is_black"],
+        "pixels_index": first + np.arange(len(chosen)),
     }
+    return pa.Table.from_pydict(arrays, schema=PLANTED)
 
 
 def tile_id(film: Mammogram, box: list[int]) -> str:

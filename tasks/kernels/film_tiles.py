@@ -14,6 +14,7 @@ from tasks.kernels.screening import (
     content_fraction,
     intensity_figures,
     is_black,
+    is_black_alone,
 )
 
 
@@ -70,6 +71,44 @@ def screen_film(
         "breast_fraction": breast,
         "foreign_fraction": foreign,
         "context_score": context_score(breast, foreign),
+    }
+
+
+def screen_tiles(
+    picture: npt.NDArray[np.uint16],
+    boxes: npt.NDArray[np.int32],
+    *,
+    dark_level: float = DEFAULT_DARK_LEVEL,
+    lesion_mask: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Columns of the tile table for tiles that are judged each by itself.
+
+    Parameters
+    ----------
+    picture : uint16, (rows, columns)
+        A tile, or a film whose map is not asked.
+    boxes, dark_level, lesion_mask
+        As for `screen_film`.
+
+    Returns
+    -------
+    dict of arrays, each (n_tiles,)
+        As `screen_film`; breast_fraction, foreign_fraction and context_score are NaN.
+    """
+    figures = intensity_figures(picture, boxes, dark_level=dark_level)
+    unknown = np.full(len(boxes), np.nan, np.float32)
+    return {
+        "lesion_fraction": lesion_fractions(lesion_mask, boxes),
+        "dark_fraction": figures.dark_fraction,
+        "mean": figures.mean,
+        "std": figures.std,
+        "p01": figures.p01,
+        "p99": figures.p99,
+        "entropy": figures.entropy,
+        "is_black": is_black_alone(figures),
+        "breast_fraction": unknown,
+        "foreign_fraction": unknown,
+        "context_score": unknown,
     }
 
 

@@ -112,6 +112,26 @@ def normalise(
     return _on_scale(np.nan_to_num(pixels.astype(np.float64)), calibrated, bounds)
 
 
+def full_range(pixels: npt.NDArray[_Pixels], *, bits_stored: int | None) -> npt.NDArray[np.uint16]:
+    """Put grey levels on the scale by the range of their type, the same for every picture.
+
+    Parameters
+    ----------
+    pixels : (rows, columns), uint8 or uint16
+        Larger is brighter.
+    bits_stored : int or None
+        Bits of the source; of the pixels' type where None.
+
+    Returns
+    -------
+    uint16, (rows, columns)
+    """
+    bits = bits_stored or 8 * pixels.dtype.itemsize
+    most = max(2**bits - 1, 1)
+    scaled = np.clip(pixels.astype(np.float64) / most, 0, 1)
+    return np.asarray(np.rint(scaled * 65535), np.uint16)
+
+
 def normalise_for_context(
     pixels: npt.NDArray[_Pixels], *, scanner: str | None, bits_stored: int | None
 ) -> npt.NDArray[np.uint16]:

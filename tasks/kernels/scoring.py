@@ -42,6 +42,81 @@ def context_score(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> 
     return np.maximum(weight / (weight + breast), 0.5 * clear).astype(np.float32)
 
 
+CONTEXT_LIMIT, TILE_LIMIT = 5.0, 6.0
+"""Neither judge's log odds count for more than these: 150 to 1 and 400 to 1. Both are estimates, and
+what a map of blocks or a few thousand planted tiles can be sure of ends about there."""
+
+SCORER_SHARE = 0.5
+"""Weight of the tile's log odds beside the film's: both look at the same pixels, so what they say is
+not independent, and the sum of both would count it twice."""
+
+SCORER_PATIENTS = 10
+"""With this many patients the tile scorer has half of its say: it has seen no more of tissue than
+what these have."""
+
+
+def scorer_weight(patients: int) -> float:
+    """Weight of the tile scorer's log odds beside those of the film's context, [0, 0.5)."""
+    return SCORER_SHARE * patients / (patients + SCORER_PATIENTS)
+
+
+def fused_score(
+    context: FloatArray,
+    breast_fraction: FloatArray,
+    foreign_fraction: FloatArray,
+    tile_log_odds: FloatArray,
+    annotated_log_odds: FloatArray,
+    *,
+    weight: float,
+) -> FloatArray:
+    """Score from the film's context and the tile's own look: a weighted sum of their log odds.
+
+    What the tile says about tiles that the context calls mixed is only whether there is an annotation
+    at all: that there is tissue is known.
+
+    Parameters
+    ----------
+    context : float32, (n_tiles,)
+        Of `context_score`; NaN where no film was at hand: the tile alone then decides.
+    breast_fraction, foreign_fraction : float32, (n_tiles,)
+        Of the film's map, [0, 1].
+    tile_log_odds : float32, (n_tiles,)
+        Of an annotation on ground against clean tissue; NaN for tiles without figures.
+    annotated_log_odds : float32, (n_tiles,)
+        Of any annotation.
+    weight : float
+        Of the tile's log odds, from `scorer_weight`.
+
+    Returns
+    -------
+    float32, (n_tiles,), [0, 1]
+    """
+    by_film = np.asarray(context, np.float64)
+    mixed = is_mixed(breast_fraction, foreign_fraction)
+    tile = np.where(mixed, annotated_log_odds, tile_log_odds).astype(np.float64)
+    tile = np.clip(np.nan_to_num(tile), -TILE_LIMIT, TILE_LIMIT)
+    with np.errstate(divide="ignore"):
+        film = np.clip(np.log(by_film) - np.log1p(-by_film), -CONTEXT_LIMIT, CONTEXT_LIMIT)
+    odds = np.where(np.isnan(by_film), tile, film + weight * tile)
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def scaled_figures(figures: FloatArray, centre: FloatArray, spread: FloatArray) -> FloatArray:
+    """Figures at mean 0 and spread 1, none farther out than 5, so that distances mean something.
+
+    Parameters
+    ----------
+    figures : float32, (n, n_figures)
+    centre, spread : float32, (n_figures,)
+        Of the tiles learned from.
+
+    Returns
+    -------
+    float32, (n, n_figures)
+    """
+    return np.clip((figures - centre) / spread, -5, 5).astype(np.float32)
+
+
 def is_mixed(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> npt.NDArray[np.bool_]:
     """Tiles with both breast (>= 5 %) and clear foreign content (>= 1 %).
 

@@ -21,6 +21,10 @@ BLACK_MAX_CONTENT = 0.002
 BLACK_MAX_BREAST = 0.01
 """A black tile has at most this share of breast."""
 
+GROUND_MOST = 0.2
+"""Without its film, a tile brighter than this on average is no ground: grounds of digitised films
+lie below it on the scale of their files, and tissue without structure mostly above."""
+
 
 @dataclass(frozen=True)
 class TileFigures:
@@ -106,6 +110,25 @@ def content_fraction(
     first = np.ceil((ground_level + contrast) * 256).clip(0, 256).astype(np.int64)
     hidden = np.where(first > 0, running[np.arange(len(running)), first - 1], 0)
     return (1.0 - hidden / running[:, -1]).astype(np.float32)
+
+
+def is_black_alone(figures: TileFigures) -> npt.NDArray[np.bool_]:
+    """Tiles that show nothing, judged without their films.
+
+    A tile is black where it is dark throughout and hardly anything stands out from its own darkest
+    part: the film's ground is taken to be that.
+
+    Parameters
+    ----------
+    figures : TileFigures
+        Of `intensity_figures`.
+
+    Returns
+    -------
+    bool, (n_tiles,)
+    """
+    content = content_fraction(figures.running, figures.p01)
+    return (content <= BLACK_MAX_CONTENT) & (figures.mean <= GROUND_MOST)
 
 
 def is_black(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from storage.manifest import SPLITS
 from storage.workspace import Workspace
-from tasks.report_page.exemplars import Exemplar, Match
+from tasks.report_page.exemplars import Exemplar, Match, match
 from tasks.report_page.selection import HighestTiles, ShownFilms
 from tasks.report_page.tiles import (
     BLACK,
@@ -90,7 +90,7 @@ class Survey:
         self._count(split, batch)
         self._choose(batch)
         for i, exemplar in enumerate(self.exemplars):
-            found = exemplar.match(batch)
+            found = match(exemplar, batch)
             if found is not None and (i not in self.matches or found.better(self.matches[i])):
                 self.matches[i] = found
 

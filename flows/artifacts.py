@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -144,14 +143,32 @@ def verdicts(review: dict[str, Any]) -> None:
 
 
 def contact_sheets(sheets: Sequence[Contact], page: str) -> None:
-    """Pictures of what there is to decide about, the first of them only; the page has all."""
-    for sheet in sheets[:SHEETS_SHOWN]:
-        create_image_artifact(
-            image_url=sheet.uri, key=sheet.name, description=f"{sheet.title}: {sheet.text}"
+    """Two artifacts with pictures of what there is to decide about; the page has more of them.
+
+    Markdown, and no image artifacts: those show one sheet each, and all of its data as their link.
+    """
+    groups = {
+        "review-clusters": [sheet for sheet in sheets if sheet.is_cluster],
+        "review-tiles": [sheet for sheet in sheets if not sheet.is_cluster],
+    }
+    for key, members in groups.items():
+        lines = [
+            "Below each tile: K kept, M dropped as misinformative, B as black, D for another "
+            f"reason, R in review; then its score. To choose with the mouse: `{page}`",
+        ]
+        for sheet in members[:SHEETS_SHOWN]:
+            lines += ["", f"## {plain(sheet.title)}", "", plain(sheet.text), ""]
+            lines.append(f"![{plain(sheet.title)}]({sheet.uri})")
+            if not sheet.is_cluster:
+                lines += ["", "In this order: " + ", ".join(f"`{i}`" for i in sheet.tile_ids)]
+        if len(members) > SHEETS_SHOWN:
+            lines += ["", f"{len(members) - SHEETS_SHOWN} more are on the page."]
+        create_markdown_artifact(
+            key=key,
+            markdown="\n".join(lines),
+            description=f"{len(members)} contact sheets",
         )
-    left = len(sheets) - SHEETS_SHOWN
-    more = f", and {left} more sheets" if left > 0 else ""
-    get_run_logger().info("what there is to decide about%s: %s", more, page)
+    get_run_logger().info("what there is to decide about: the artifacts of this run, or %s", page)
 
 
 def wrong_entry(problems: Sequence[str], attempt: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.context import FlowRunContext
 from prefect.flow_runs import pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
@@ -43,6 +44,8 @@ POLL_S = 5
 def _run_name() -> str:
     settings: Any = this_run.parameters["settings"]
     folder = settings["workspace"] if isinstance(settings, dict) else settings.workspace
+    if str(this_run.name).startswith("review "):  # it was suspended: the name stays as it was
+        return str(this_run.name)
     return f"review {Path(folder).name or 'workspace'} {datetime.now(UTC):%Y-%m-%d %H:%M}"
 
 
@@ -82,12 +85,28 @@ def review(settings: ReviewSettings) -> dict[str, Any]:
 
 
 def _show(workspace: Workspace, last: dict[str, Any]) -> Shown:
-    """Write the page, and show its contact sheets the first time that this run comes here."""
-    shown = reviews.shown_before(workspace, last)
-    if shown is None or this_run.run_count <= 1:
+    """Write the page and show its contact sheets, unless this run has done so before it stopped."""
+    asked = _forms_asked()
+    clustering = last["shards"]["clusters"]
+    asked_of_this = any(key.startswith(clustering) for key in asked)
+    shown = reviews.shown_before(workspace, last) if asked_of_this else None
+    if shown is None:
         shown, sheets = reviews.show(workspace, last)
         artifacts.contact_sheets(sheets, workspace.path(reviews.PAGE))
+    if asked and not asked_of_this:
+        get_run_logger().warning(
+            "the workspace was clustered anew while this run waited: the same number means another "
+            "cluster now, so what was entered is not applied. Please look again"
+        )
     return shown
+
+
+def _forms_asked() -> set[str]:
+    """Keys of the forms that this run has asked for, in this process or before it was suspended."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return set()
+    return set(context.flow_run.empirical_policy.pause_keys or ())
 
 
 def _ask(settings: ReviewSettings, workspace: Workspace, shown: Shown) -> Entry:
@@ -102,7 +121,8 @@ def _ask(settings: ReviewSettings, workspace: Workspace, shown: Shown) -> Entry:
         problems = reviews.problems_of(entry, shown, workspace)
         if not problems:
             return entry
-        artifacts.wrong_entry(problems, attempt)
+        if f"{shown.clustering}-{attempt + 1}" not in _forms_asked():  # or it has been told
+            artifacts.wrong_entry(problems, attempt)
     raise WorkspaceError("the form was filled in wrongly 999 times; start another review.")
 
 
@@ -134,10 +154,11 @@ def review_form(
     shown : Shown
         What can be decided about.
     """
-    labels = "Labels as the page and the contact sheets name them, apart by commas; or noise."
-    names = "tile_id as the page and the manifest name them, apart by commas."
+    labels = "Numbers as on the contact sheets, apart by commas; or noise."
+    names = "tile_id as on the contact sheets, apart by commas."
+    told = f"NOT APPLIED, nothing was changed: {' '.join(problems)} - " if problems else ""
     fields: dict[str, tuple[str, str]] = {
-        "drop_clusters": ("Clusters to drop", labels),
+        "drop_clusters": ("Clusters to drop", told + labels),  # seen first, whatever the window
         "keep_clusters": ("Clusters to keep", labels),
         "review_clusters": ("Clusters to send to review", labels),
         "drop_tiles": ("Tiles to drop", names),
@@ -153,7 +174,10 @@ def review_form(
     definitions: dict[str, Any] = {}
     for name, (title, text) in fields.items():
         value = getattr(entry, name)
-        field = Field(default=value, title=title, description=text)
+        # a field that is emptied is not sent: it must not come back as what it began with
+        empty = "" if isinstance(value, str) else shown.threshold
+        begin: dict[str, Any] = {"default": value}
+        field = Field(default=empty, title=title, description=text, json_schema_extra=begin)
         definitions[name] = (type(value), field)
     form: type[RunInput] = create_model("Verdicts", __base__=RunInput, **definitions)
     form._description = _instructions(problems, page, shown)
@@ -167,7 +191,7 @@ def _instructions(problems: Sequence[str], page: str, shown: Shown) -> str:
         lines += [f"- {artifacts.plain(text)}" for text in problems]
         lines.append("")
     lines += [
-        f"Decide about clusters and tiles of run {shown.run_id}. Look at this run's artifacts, or "
+        f"Decide about clusters and tiles of run {shown.run_id}: see the run's artifacts, or look "
         f"at `{page}`. A verdict on a tile outranks one on its cluster; both outrank the score. A "
         "form left as it is changes nothing."
     ]

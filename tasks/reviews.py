@@ -361,7 +361,10 @@ def problems_of(entry: Entry, shown: Shown, workspace: Workspace) -> list[str]:
         verdicts_on: dict[str, list[str]] = {}
         for verdict, words in said.items():
             for word in words:
-                verdicts_on.setdefault(word, []).append(verdict)
+                label = _label(word) if kind == "clusters" else None
+                name = word if label is None else "noise" if label == NOISE else str(label)
+                if verdict not in (known := verdicts_on.setdefault(name, [])):
+                    known.append(verdict)
         for word, several in verdicts_on.items():
             if len(several) > 1:
                 what = f"{kind[:-1]} {word}"

@@ -129,7 +129,11 @@ def render(page: Page) -> str:
     folder = files("tasks.report_page")
     style, script = ((folder / n).read_text("utf-8").strip() for n in ("page.css", "page.js"))
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": number,

@@ -346,11 +346,11 @@ class Entry:
 
     def said(self, kind: str) -> dict[str, list[str]]:
         """Words of the fields about ``clusters`` or ``tiles``, by verdict, each once."""
-        return {
-            verdict: list(dict.fromkeys(re.split(r"[\s,;]+", text.strip())))
+        words = {
+            verdict: re.findall(r"[^\s,;]+", getattr(self, f"{verdict}_{kind}"))
             for verdict in ("drop", "keep", "review")
-            if (text := getattr(self, f"{verdict}_{kind}")).strip(" \t\r\n,;")
         }
+        return {verdict: list(dict.fromkeys(found)) for verdict, found in words.items() if found}
 
 
 def problems_of(entry: Entry, shown: Shown, workspace: Workspace) -> list[str]:

@@ -358,6 +358,7 @@ def test_a_name_that_is_markup_stays_text(workspace: Workspace, tmp_path: Path) 
         assert name not in workspace.read_bytes(page).decode()
 
 
+@pytest.mark.timeout(120)
 def test_in_a_process_of_its_own_the_run_waits_and_asks_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,11 +388,9 @@ def test_in_a_process_of_its_own_the_run_waits_and_asks_again(
                     found = client.request(
                         "GET",
                         "/flow_runs/{id}/input/{key}",
-                        {"id": run.id, "key": keyset["schema"]},
+                        path_params={"id": run.id, "key": keyset["schema"]},
                     )
-                    told.append(
-                        json.loads(found.json())["properties"]["drop_clusters"]["description"]
-                    )
+                    told.append(found.json()["properties"]["drop_clusters"]["description"])
                     client.resume_flow_run(run.id, run_input=forms.pop(0))
                     seen.add(key)
 

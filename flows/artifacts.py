@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,8 +19,10 @@ from prefect.logging import get_run_logger
 from storage.records import Mammogram
 from storage.workspace import ShardRef
 from tasks import progress
+from tasks.review_page.contact import Contact
 
 ROWS_SHOWN = 200
+SHEETS_SHOWN = 30
 
 
 def follow(stage: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
@@ -120,6 +123,80 @@ def summary(facts: dict[str, Any], run_id: str, report: str) -> None:
         lines.append(f"| {fate.replace('/', ': ')} | {n:,} | {n / cut:.1%} |")
     lines += [f"| **cut** | **{tiles['cut']:,}** | |", "", f"Report: `{report}`"]
     create_markdown_artifact(key="run-summary", markdown="\n".join(lines), description="Summary")
+
+
+def verdicts(review: dict[str, Any]) -> None:
+    """Log what became of the verdicts of people, and which of them could not be followed."""
+    if not review["tiles"]:
+        return
+    logger = get_run_logger()
+    fates = ", ".join(f"{n:,} {fate.replace('/', ': ')}" for fate, n in review["by_fate"].items())
+    logger.info("%s tiles decided by a person: %s", f"{review['tiles']:,}", fates)
+    if n := review["lesion_guarded"]:
+        logger.warning("%d tiles that a person would drop touch a lesion: they stay in review", n)
+    if n := review["no_pixels"]:
+        logger.warning(
+            "%d tiles that a person would keep have no stored pixels: they go to review. Run with "
+            "a larger black_samples_per_film to have them stored",
+            n,
+        )
+
+
+def contact_sheets(sheets: Sequence[Contact], page: str) -> None:
+    """Two artifacts with pictures of what there is to decide about; the page has more of them.
+
+    Markdown, and no image artifacts: those show one sheet each, and all of its data as their link.
+    """
+    groups = {
+        "review-clusters": [sheet for sheet in sheets if sheet.is_cluster],
+        "review-tiles": [sheet for sheet in sheets if not sheet.is_cluster],
+    }
+    for key, members in groups.items():
+        lines = [
+            "Below each tile: K kept, M dropped as misinformative, B as black, D for another "
+            f"reason, R in review; then its score. To choose with the mouse: `{page}`",
+        ]
+        for sheet in members[:SHEETS_SHOWN]:
+            lines += ["", f"## {plain(sheet.title)}", "", plain(sheet.text), ""]
+            lines.append(f"![{plain(sheet.title)}]({sheet.uri})")
+            if not sheet.is_cluster:
+                lines += ["", "In this order: " + ", ".join(f"`{i}`" for i in sheet.tile_ids)]
+        if len(members) > SHEETS_SHOWN:
+            lines += ["", f"{len(members) - SHEETS_SHOWN} more are on the page."]
+        create_markdown_artifact(
+            key=key,
+            markdown="\n".join(lines),
+            description=f"{len(members)} contact sheets",
+        )
+    get_run_logger().info("what there is to decide about: the artifacts of this run, or %s", page)
+
+
+def wrong_entry(problems: Sequence[str], attempt: int) -> None:
+    """Say what was wrong with a form, which can then be filled in again."""
+    logger = get_run_logger()
+    for text in problems:
+        logger.warning("the form cannot be applied: %s", text)
+    lines = ["# The form cannot be applied", "", *(f"- {plain(text)}" for text in problems)]
+    lines += ["", "Nothing was changed. Resume the run: the form is there again."]
+    create_markdown_artifact(
+        key="wrong-entry", markdown="\n".join(lines), description=f"Form {attempt}"
+    )
+
+
+def reviewed(before: dict[str, int], after: dict[str, int], run_id: str, report: str) -> None:
+    """Table of the tiles before and after a review."""
+    lines = [f"# Review: manifest of run {run_id}", "", "| tiles | before | after |"]
+    lines.append("| --- | ---: | ---: |")
+    for fate in sorted(before.keys() | after.keys()):
+        name = fate.replace("/", ": ")
+        lines.append(f"| {name} | {before.get(fate, 0):,} | {after.get(fate, 0):,} |")
+    lines += ["", f"Report: `{report}`"]
+    create_markdown_artifact(key="review-summary", markdown="\n".join(lines), description="Review")
+
+
+def plain(text: str) -> str:
+    """Text of somebody's own in Markdown, taken as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", text)
 
 
 def _describe(result: Any) -> str:

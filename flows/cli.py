@@ -166,7 +166,18 @@ def _settings(config: Path | None, given: dict[str, Any], model: Any = None) -> 
         return _stop("\n".join(lines), BAD_ARGUMENTS)
 
 
-PATHS = ("source", "out", "films_csv", "lesions_csv", "exemplars", "embeddings", "scratch")
+PATHS = (
+    "source",
+    "out",
+    "films_csv",
+    "lesions_csv",
+    "exemplars",
+    "verdicts",
+    "embeddings",
+    "scratch",
+    "workspace",
+    "decisions",
+)
 
 
 def _make_absolute(values: dict[str, Any], folder: Path) -> None:
@@ -204,6 +215,7 @@ PREFECT_DEFAULTS = {
 def _curate(settings: Any, *, strict: bool) -> None:
     """Run the flow in this process and say where to look."""
     _quiet_prefect()
+    from storage.verdicts import read_verdicts
     from storage.workspace import Workspace
     from tasks.films import check_inputs
 
@@ -211,6 +223,8 @@ def _curate(settings: Any, *, strict: bool) -> None:
         settings.source,
         **settings.only("films_csv", "lesions_csv", "exemplars"),
     )
+    if settings.verdicts is not None:
+        read_verdicts(settings.verdicts)
     Workspace.create(settings.out)
     signal.signal(signal.SIGINT, _interrupted)
     from flows.curate import curate
@@ -271,6 +285,67 @@ def plan(settings: Any) -> None:
 
     check_inputs(settings.source, **settings.only("films_csv", "lesions_csv", "exemplars"))
     typer.echo(str(estimate(settings)))
+
+
+def review(settings: Any) -> None:
+    """Show the clusters of a finished run, take down what a person decides, publish anew.
+
+    Without --decisions or a threshold it writes the page review/index.html and the table
+    review/decisions.csv to fill in. With --decisions the table is applied: its verdicts outrank the
+    score, are recorded in the workspace, and every later run there applies them. Nothing is cut,
+    trained or clustered again.
+
+    Example: mammosift review --workspace curated/ --decisions decisions.csv --reviewer "A. Reader"
+    """
+    from storage.errors import InputError, WorkspaceError
+    from storage.verdicts import read_verdicts
+    from storage.workspace import Workspace
+    from tasks import reviews
+
+    try:
+        workspace = Workspace.open(settings.workspace)
+    except WorkspaceError as e:
+        raise InputError(str(e)) from e
+    last = reviews.published(workspace)
+    if not settings.is_decided:
+        shown, _ = reviews.show(workspace, last)
+        typer.echo(
+            f"Run {last['run_id']}: {len(shown.clusters):,} clusters, threshold {shown.threshold:g}"
+        )
+        typer.echo(f"\nLook at  {workspace.path(reviews.PAGE)}")
+        typer.echo(f"Fill in  {workspace.path(reviews.TEMPLATE)}   (or save one from the page)")
+        typer.echo(f"Then     mammosift review --workspace {settings.workspace} --decisions FILE")
+        return
+    if settings.decisions is not None:
+        if "://" not in settings.decisions and not Path(settings.decisions).is_file():
+            raise InputError(f"decisions={settings.decisions!r} does not exist; check the path.")
+        read_verdicts(settings.decisions, reviewer=settings.reviewer)  # before Prefect starts
+    _quiet_prefect()
+    signal.signal(signal.SIGINT, _interrupted)
+    from flows.review import review
+
+    _tell_review(last, review(settings), settings.workspace)
+
+
+def _tell_review(last: dict[str, Any], record: dict[str, Any], workspace: str) -> None:
+    before, after, said = last["tiles"]["by_fate"], record["tiles"]["by_fate"], record["review"]
+    typer.echo(f"\nRun {record['run_id']} replaces {record['reviewed_run']}.")
+    typer.echo(f"{said['tiles']:,} tiles decided by a person.\n")
+    typer.echo(f"  {'tiles':28} {'before':>10} {'after':>10}")
+    for fate in sorted(before.keys() | after.keys()):
+        was, now = before.get(fate, 0), after.get(fate, 0)
+        typer.echo(
+            f"  {fate.replace('/', ': '):28} {was:>10,} {now:>10,}{'' if was == now else '  *'}"
+        )
+    if n := said["lesion_guarded"]:
+        typer.echo(f"\n{n:,} tiles that a person would drop touch a lesion: they stay in review.")
+    if n := said["no_pixels"]:
+        typer.echo(
+            f"\n{n:,} tiles that a person would keep have no stored pixels: they go to review. Run "
+            "with a larger --black-samples-per-film to have them stored."
+        )
+    typer.echo(f"\nLook at   {record['report']}")
+    typer.echo(f"Train on  {workspace.rstrip('/')}/manifest   (Parquet; decision == 'keep')")
 
 
 def measure(settings: Any, strict: Strict = False) -> None:
@@ -424,6 +499,7 @@ def serve(
 
 app.command()(_takes_settings(run))
 app.command()(_takes_settings(plan))
+app.command()(_takes_settings(review, "tasks.review_settings:ReviewSettings"))
 app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
 app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
 app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))

@@ -21,8 +21,9 @@ from storage.errors import MammosiftError
 from storage.manifest import ManifestWriter, recover
 from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
+from storage.verdicts import read_verdicts
 from storage.workspace import ShardRef, Workspace
-from tasks import clusters, decisions, encoders, films, tiles
+from tasks import clusters, decisions, encoders, films, reviews, tiles
 from tasks.settings import CurationSettings
 
 REMEMBER_EVERY_S = 20.0
@@ -57,6 +58,8 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         lesions_csv=settings.lesions_csv,
         exemplars=settings.exemplars,
     )
+    if settings.verdicts is not None:
+        read_verdicts(settings.verdicts)  # before anything long begins
     workspace = Workspace.create(settings.out)
     workspace.remove_abandoned()
     recover(workspace)
@@ -65,12 +68,13 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         artifacts.listen(client)
         found, root = _find_films(run)
         shards, tile_refs, used = _cut(run, found, root)
-        split = decisions.split_films(used, decisions.SplitSettings(**_split(settings)))
+        split = split_of_films(settings, used)
         encoder, embedded = _embed(run, tile_refs, split)
         clustered = _cluster(run, embedded)
-        _publish(run, shards, tile_refs, embedded, clustered, used, split)
-        _audit(run, tile_refs)
-        _report(run, tile_refs, embedded, encoder, clustered)
+        _take_verdicts(run, clustered)
+        publish(run, shards, tile_refs, embedded, clustered, used, split)
+        audit(run, tile_refs)
+        report(run, tile_refs, embedded, encoder, clustered)
     return run.write()
 
 
@@ -213,7 +217,14 @@ def _cluster(run: RunRecord, embedded: list[ShardRef]) -> ShardRef:
     return clustered
 
 
-def _publish(
+def _take_verdicts(run: RunRecord, clustered: ShardRef) -> None:
+    """Take down the verdicts of the table that the settings name, beside those of earlier runs."""
+    if (path := run.settings.verdicts) is not None:
+        given = read_verdicts(path)
+        reviews.record(run.workspace, given, name=path, now=run.started, present=clustered.key)
+
+
+def publish(
     run: RunRecord,
     shards: list[FilmShard],
     tile_refs: list[ShardRef],
@@ -222,6 +233,7 @@ def _publish(
     used: list[Mammogram],
     split: dict[str, str],
 ) -> None:
+    """Decide on every tile, check that the counts add up, publish the manifest."""
     settings, workspace = run.settings, run.workspace
     by_id = {f.mammogram_id: f for f in used if f.excluded_reason is None}
     of_shard = [
@@ -256,23 +268,27 @@ def _publish(
             "by_fate": by_fate,
             "kept_by_split": kept_by_split,
         }
+        run.facts["review"] = decisions.count_verdicts(parts)
         run.check()
         ManifestWriter(workspace, staging).publish()
+    artifacts.verdicts(run.facts["review"])
 
 
-def _audit(run: RunRecord, tile_refs: list[ShardRef]) -> None:
+def audit(run: RunRecord, tile_refs: list[ShardRef]) -> None:
+    """Measure what predicts the films' labels without the breast, before and after curation."""
     keys = [ref.key for ref in tile_refs]
     with run.stage("shortcuts"):
         run.facts["shortcuts"] = steps.audit_shortcuts(run.workspace.uri, keys, run.settings.seed)
 
 
-def _report(
+def report(
     run: RunRecord,
     tile_refs: list[ShardRef],
     embedded: list[ShardRef],
     encoder: ShardRef,
     clustered: ShardRef,
 ) -> None:
+    """Write the report and the run's record."""
     run.facts["shards"] = {
         "tiles": [ref.key for ref in tile_refs],
         "embeddings": [ref.key for ref in embedded],
@@ -286,5 +302,7 @@ def _report(
     artifacts.summary(run.facts, run.run_id, path)
 
 
-def _split(settings: CurationSettings) -> dict[str, Any]:
-    return settings.only("seed", "validation_fraction", "test_fraction")
+def split_of_films(settings: CurationSettings, used: list[Mammogram]) -> dict[str, str]:
+    """Part of each film used, by mammogram_id."""
+    how = settings.only("seed", "validation_fraction", "test_fraction")
+    return decisions.split_films(used, decisions.SplitSettings(**how))

@@ -15,12 +15,13 @@ from storage.errors import InputError, MammosiftError
 
 POOL = "mammosift"
 DEPLOYMENT = "films"
+REVIEW = "review"
 STARTUP_TIMEOUT_S = 180
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_all(*, host: str, port: int) -> int:
-    """Start the server on SQLite, register the deployment, start a process worker; wait.
+    """Start the server on SQLite, register the deployments, start a process worker; wait.
 
     Parameters
     ----------
@@ -75,12 +76,13 @@ def serve_all(*, host: str, port: int) -> int:
 
 
 def register() -> None:
-    """Create the work pool and the deployment on the server that ``PREFECT_API_URL`` names."""
+    """Create the work pool and the deployments on the server that ``PREFECT_API_URL`` names."""
     import anyio
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 
     from flows.curate import curate
+    from flows.review import review
 
     async def create_pool() -> None:
         async with get_client() as client:
@@ -95,7 +97,7 @@ def register() -> None:
     anyio.run(create_pool)
     from prefect.types.entrypoint import EntrypointType
 
-    deployment = curate.to_deployment(
+    films = curate.to_deployment(
         name=DEPLOYMENT,
         description="Films in, curated manifest out. A second run in a workspace goes on where "
         "the first one stopped.",
@@ -104,7 +106,16 @@ def register() -> None:
         concurrency_limit=1,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    deployment.apply()  # type: ignore[union-attr]
+    decided = review.to_deployment(
+        name=REVIEW,
+        description="Shows the clusters of a finished run, waits for a person's verdicts (Resume), "
+        "and publishes the manifest with them.",
+        tags=["mammosift"],
+        work_pool_name=POOL,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    for deployment in (films, decided):
+        deployment.apply()  # type: ignore[union-attr]
 
 
 async def _job_template() -> dict[str, Any]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from storage import collections
+from storage import collections, verdicts
 from storage.manifest import SPLITS, ManifestWriter
 from storage.records import Mammogram
 from storage.schemas import MANIFEST, SCHEMA_VERSION
 from storage.tile_shards import PIXELS, read_index
 from storage.workspace import Workspace
-from tasks.kernels.decisions import decide
+from tasks.kernels.decisions import LESION_GUARD, NO_PIXELS, Decisions, decide, with_verdicts
+from tasks.kernels.measured_precision import measured, tally
 from tasks.kernels.splitting import split_of
 
 FILM_COLUMNS = (
@@ -29,6 +32,9 @@ FILM_COLUMNS = (
     "scanner",
     "label",
 )
+
+JUDGED = ("by_rule", "verdict", "judged_singly")
+"""Fate without any verdict; the verdict, or None; whether it was given on the tile itself."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class PartCounts:
     """``keep``, ``drop/black``, ``review/mixed``, ...: decision and reason."""
     by_split: dict[str, int]
     """Kept tiles only."""
+    by_review: dict[str, int] = field(default_factory=dict)
+    """Tiles that a person has judged, as ``by_decision``."""
+    verdicts: dict[str, int] = field(default_factory=dict)
+    """Verdicts by what the rules had decided: see ``tasks.kernels.measured_precision.tally``."""
 
 
 def split_films(films: list[Mammogram], settings: SplitSettings) -> dict[str, str]:
@@ -105,7 +115,8 @@ def decide_shard(
     tiles = read_index(workspace, tile_key).to_pandas()
     key, part = cluster_part
     labels = workspace.shard("clusters", key).table(f"{part}.parquet").to_pandas()
-    rows = manifest_rows(tiles, labels, films, settings)
+    said = verdicts.recorded(workspace, tiles["tile_id"])
+    rows = manifest_rows(tiles, labels, films, settings, said)
     stored = rows["pixels_index"].notna()
     rows["pixels_uri"] = pd.Series(f"tiles/{tile_key}/{PIXELS}", rows.index).where(stored, None)
     rows["run_id"] = run_id
@@ -117,7 +128,7 @@ def decide_shard(
         part_rows = rows[split == name]
         table = pa.Table.from_pandas(part_rows, schema=MANIFEST, preserve_index=False)
         writer.write_part(tile_key, name, table)
-        written.append(part_rows[["decision", "reason"]].assign(split=name))
+        written.append(part_rows[["decision", "reason", *JUDGED]].assign(split=name))
     return _counts(tile_key, pd.concat(written))
 
 
@@ -126,8 +137,13 @@ def manifest_rows(
     labels: pd.DataFrame,
     films: Mapping[str, Mammogram],
     settings: DecisionSettings,
+    said: verdicts.Frame | None = None,
 ) -> pd.DataFrame:
-    """Rows of the manifest for the tiles of a shard, in order of film, y, x; no run, no pixels."""
+    """Rows of the manifest for the tiles of a shard, in order of film, y, x; no run, no pixels.
+
+    ``said`` are the verdicts of people, as ``storage.verdicts.recorded`` gives them. Beside the
+    manifest's columns stand those of ``JUDGED``, for the counts.
+    """
     rows = tiles.merge(labels.drop(columns="membership"), on="tile_id", how="left", sort=False)
     unlocated = {i: collections.has_unlocated_lesion(film) for i, film in films.items()}
     hidden = rows["mammogram_id"].map(unlocated).to_numpy(bool)
@@ -135,27 +151,46 @@ def manifest_rows(
     touches = rows["lesion_fraction"].fillna(0).to_numpy() > 0
     is_black = rows["is_black"].to_numpy(bool)
     score = rows["context_score"].to_numpy(np.float32)
+    touches_lesion = touches | (hidden & (breast >= settings.tissue_for_review))
     decided = decide(
         is_black=is_black,
         score=score,
         breast_fraction=breast,
-        touches_lesion=touches | (hidden & (breast >= settings.tissue_for_review)),
+        touches_lesion=touches_lesion,
         threshold=settings.misinformative_threshold,
         tissue_for_review=settings.tissue_for_review,
     )
-    rows["decision"], rows["reason"] = decided.decision, decided.reason
+    _judge(rows, decided, verdicts.recorded_nowhere() if said is None else said, touches_lesion)
     rows["lesion_fraction"] = known_lesion_fraction(rows, films, hidden)
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
     for name in ("annotation_score", "nearest_exemplar", "duplicate_of"):
         rows[name] = None
-    rows["reviewed_by"], rows["reviewed_at"] = None, pd.NaT
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
     rows["cluster_label"] = rows["cluster_label"].astype("Int32")
     rows["pixels_index"] = rows["pixels_index"].astype("Int64")
     rows = rows.sort_values(["source", "y", "x", "tile_id"], kind="stable", ignore_index=True)
     given = {"split", "pixels_uri", "run_id", "schema_version"}
-    return rows[[name for name in MANIFEST.names if name not in given]]
+    return rows[[*(name for name in MANIFEST.names if name not in given), *JUDGED]]
+
+
+def _judge(
+    rows: pd.DataFrame,
+    decided: Decisions,
+    said: verdicts.Frame,
+    touches_lesion: npt.NDArray[np.bool_],
+) -> None:
+    """Set the decisions, with what people said above what the rules decided."""
+    judged = said.set_index("tile_id").reindex(rows["tile_id"])
+    verdict = judged["verdict"].astype(object).where(judged["verdict"].notna(), None).to_numpy()
+    stored = rows["pixels_index"].notna().to_numpy(bool)
+    last = with_verdicts(decided, verdict, touches_lesion=touches_lesion, has_pixels=stored)
+    rows["decision"], rows["reason"] = decided.decision, decided.reason
+    rows["by_rule"], rows["verdict"] = _fates(rows), verdict
+    rows["decision"], rows["reason"] = last.decision, last.reason
+    rows["judged_singly"] = judged["from_cluster"].isna().to_numpy(bool)
+    for name in ("reviewed_by", "reviewed_at"):
+        rows[name] = judged[name].array
 
 
 def known_lesion_fraction(
@@ -176,21 +211,46 @@ def known_lesion_fraction(
 
 def count_tiles(parts: list[PartCounts]) -> tuple[dict[str, int], dict[str, int]]:
     """Sums over shards: tiles by decision and reason, and kept tiles by part."""
-    totals: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    for part in parts:
-        for total, counts in zip(totals, (part.by_decision, part.by_split), strict=True):
-            for name, n in counts.items():
-                total[name] = total.get(name, 0) + n
-    return dict(sorted(totals[0].items())), dict(sorted(totals[1].items()))
+    return _sum([part.by_decision for part in parts]), _sum([part.by_split for part in parts])
+
+
+def count_verdicts(parts: list[PartCounts]) -> dict[str, Any]:
+    """Sums over shards: judged tiles by their fate, and how often the rules had been right."""
+    fates, said = (
+        _sum([getattr(part, name) for part in parts]) for name in ("by_review", "verdicts")
+    )
+    return {
+        "tiles": sum(said.values()),
+        "by_fate": fates,
+        "lesion_guarded": fates.get(f"review/{LESION_GUARD}", 0),
+        "no_pixels": fates.get(f"review/{NO_PIXELS}", 0),
+        "by_rule_and_verdict": said,
+        "measured": {
+            name: {how: asdict(share) for how, share in shares.items()}
+            for name, shares in measured(said).items()
+        },
+    }
+
+
+def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in counts:
+        total.update(part)
+    return dict(sorted(total.items()))
 
 
 def _counts(tile_key: str, written: pd.DataFrame) -> PartCounts:
     """Counts of the rows that were written, so that a lost one shows."""
-    fate = written["decision"].where(
-        written["reason"].isna(), written["decision"] + "/" + written["reason"]
-    )
+    fate = _fates(written)
     kept = written["split"][written["decision"] == "keep"]
-    return PartCounts(tile_key, _count(fate), _count(kept))
+    judged = written["verdict"].notna()
+    said = tally(*(written.loc[judged, name].to_numpy() for name in JUDGED))
+    return PartCounts(tile_key, _count(fate), _count(kept), _count(fate[judged]), said)
+
+
+def _fates(rows: pd.DataFrame) -> pd.Series:
+    """Decision and reason in one word."""
+    return rows["decision"].where(rows["reason"].isna(), rows["decision"] + "/" + rows["reason"])
 
 
 def _count(values: pd.Series) -> dict[str, int]:

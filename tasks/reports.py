@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.compute as pc
-
 from storage.tile_shards import read_films
 from storage.workspace import Workspace
 from tasks.kernels import scoring, screening
 from tasks.report_page import tiles as fates
 from tasks.report_page.cautions import cautions_of, scanner_shortcut
+from tasks.report_page.centres import central_tiles
 from tasks.report_page.closeness import neighbours
 from tasks.report_page.counts import (
     changed_settings,
@@ -26,7 +25,6 @@ from tasks.report_page.exemplars import Exemplar, read_exemplars
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.page import Cluster, Page, Sheet, ShownExemplar, ShownFilm, render
 from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve, tile_pictures
-from tasks.report_page.selection import HighestTiles
 from tasks.report_page.shortcuts import audit_of
 from tasks.report_page.survey import NOISE, Survey, look_up
 from tasks.report_page.tiles import Tile, fate_order, fate_title, shortened
@@ -81,7 +79,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
     survey = Survey(settings["misinformative_threshold"], wanted[:SHOWN_EXEMPLARS]).read(workspace)
     film_ids = survey.films.film_ids()
     films = FilmSurvey(frozenset(film_ids)).read(workspace)
-    central = _central_tiles(workspace, shards, _shown_labels(survey))
+    central = central_tiles(workspace, shards, _shown_labels(survey), TILES_PER_CLUSTER)
     queries, substitutes = _queries(survey, wanted)
     near = neighbours(
         workspace, shards["embeddings"], [tile.tile_id for tile in queries], k=NEIGHBOURS
@@ -209,24 +207,6 @@ def _shown_labels(survey: Survey) -> list[int]:
     largest = sorted(clusters, key=lambda label: (-survey.cluster_sizes[label], label))
     noise = [NOISE] if survey.cluster_sizes[NOISE] else []
     return largest[:SHOWN_CLUSTERS] + noise
-
-
-def _central_tiles(
-    workspace: Workspace, shards: Mapping[str, Any], labels: Sequence[int]
-) -> dict[int, list[str]]:
-    """Most central tiles of each cluster by membership, read embedding shard by embedding shard."""
-    columns = ["tile_id", "mammogram_id"]
-    best = {label: HighestTiles(TILES_PER_CLUSTER, columns=columns) for label in labels}
-    for key in sorted(shards["embeddings"]):
-        table = workspace.shard("clusters", shards["clusters"]).table(
-            f"{key}.parquet", columns=["tile_id", "cluster_label", "membership"]
-        )
-        film = pc.list_element(pc.split_pattern(table["tile_id"], "-", max_splits=1), 0)
-        table = table.append_column("mammogram_id", film)
-        label_of, membership = (table[name].to_numpy() for name in ("cluster_label", "membership"))
-        for label in labels:
-            best[label].add(table, label_of == label, membership)
-    return {label: [row["tile_id"] for row in found.rows()] for label, found in best.items()}
 
 
 def _clusters(

@@ -63,6 +63,14 @@ class CurationSettings(BaseModel):
         default=None,
     )
 
+    verdicts: str | None = _field(
+        "Verdicts",
+        "csv or Parquet of what people decided about tiles or clusters (columns tile_id or "
+        "cluster, clustering, verdict, reviewed_by, reviewed_at, note). They outrank the score. "
+        "What is recorded in the workspace already (mammosift review) applies without it.",
+        default=None,
+    )
+
     # -- films -------------------------------------------------------------------------------
     max_film_megapixels: float = _field(
         "Largest film",
@@ -230,7 +238,7 @@ class CurationSettings(BaseModel):
         "Local workers", "Processes of the local cluster; default: one a core.", default=None, ge=1
     )
 
-    @field_validator("source", "out", "films_csv", "lesions_csv", "exemplars")
+    @field_validator("source", "out", "films_csv", "lesions_csv", "exemplars", "verdicts")
     @classmethod
     def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
         """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""

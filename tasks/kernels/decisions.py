@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 KEEP, DROP, REVIEW = "keep", "drop", "review"
 BLACK, MISINFORMATIVE, MIXED, LESION_GUARD = "black", "misinformative", "mixed", "lesion_guard"
+REVIEWER, NO_PIXELS = "reviewer", "no_pixels"
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,44 @@ def decide(
         decision[where], reason[where] = what, why
     guarded = touches_lesion & (decision != KEEP)
     decision[guarded], reason[guarded] = REVIEW, LESION_GUARD
+    return Decisions(decision, reason)
+
+
+def with_verdicts(
+    decided: Decisions,
+    verdict: npt.NDArray[np.object_],
+    *,
+    touches_lesion: npt.NDArray[np.bool_],
+    has_pixels: npt.NDArray[np.bool_],
+) -> Decisions:
+    """Put the verdicts of people above what the rules decided.
+
+    Two things outrank a person. A tile that touches a lesion is not dropped: it goes to review
+    ("lesion_guard"). A tile whose pixels were not stored cannot be kept, for there is nothing to
+    train on: it goes to review ("no_pixels").
+
+    Parameters
+    ----------
+    decided : Decisions
+        Of the rules, (n,).
+    verdict : (n,) object
+        keep, drop or review; None where nobody has judged.
+    touches_lesion : (n,) bool
+        As for ``decide``.
+    has_pixels : (n,) bool
+        Whether the tile's pixels lie in the workspace.
+
+    Returns
+    -------
+    Decisions
+        (n,) decisions and reasons.
+    """
+    decision, reason = decided.decision.copy(), decided.reason.copy()
+    given = np.array([v is not None for v in verdict], dtype=bool)
+    decision[given], reason[given] = verdict[given], REVIEWER
+    for where, why in (
+        ((verdict == DROP) & touches_lesion, LESION_GUARD),
+        ((verdict == KEEP) & ~has_pixels, NO_PIXELS),
+    ):
+        decision[where], reason[where] = REVIEW, why
     return Decisions(decision, reason)

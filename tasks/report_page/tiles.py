@@ -35,6 +35,10 @@ _TITLES = {
     MISINFORMATIVE: "Dropped: misinformative",
     "review/mixed": "In review: mixed",
     "review/lesion_guard": "In review: lesion guard",
+    "keep/reviewer": "Kept by a person",
+    "drop/reviewer": "Dropped by a person",
+    "review/reviewer": "In review: sent by a person",
+    "review/no_pixels": "In review: no pixels stored",
 }
 _STARTS = {"keep": "Kept", "drop": "Dropped", "review": "In review"}
 _ORDER = {"keep": 0, "review": 1, "drop": 2}

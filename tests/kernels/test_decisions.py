@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.decisions import decide
+from tasks.kernels.decisions import decide, with_verdicts
 
 
 def one(**changes: object) -> tuple[str, str | None]:
@@ -52,3 +53,53 @@ def test_everything_but_a_plain_keep_has_a_reason(
     )
     assert (decision == "keep") == (reason is None)
     assert not (lesion and decision == "drop")
+
+
+def judged(verdict: str | None, *, has_pixels: bool = True, **changes: object) -> tuple[str, str]:
+    tile = {"is_black": False, "score": 0.0, "breast_fraction": 0.9, "touches_lesion": False}
+    tile |= changes
+    touches = np.array([tile["touches_lesion"]])
+    decided = decide(
+        is_black=np.array([tile["is_black"]]),
+        score=np.array([tile["score"]], np.float32),
+        breast_fraction=np.array([tile["breast_fraction"]], np.float32),
+        touches_lesion=touches,
+        threshold=0.5,
+        tissue_for_review=0.05,
+    )
+    last = with_verdicts(
+        decided,
+        np.array([verdict], object),
+        touches_lesion=touches,
+        has_pixels=np.array([has_pixels]),
+    )
+    return last.decision[0], last.reason[0]
+
+
+@pytest.mark.parametrize("verdict", ["keep", "drop", "review"])
+@pytest.mark.parametrize(
+    "tile",
+    [{}, {"score": 0.9}, {"score": 0.9, "breast_fraction": 0.0}, {"is_black": True}],
+)
+def test_a_verdict_outranks_score_and_black_screen(verdict: str, tile: dict[str, object]) -> None:
+    assert judged(verdict, **tile) == (verdict, "reviewer")
+
+
+def test_a_lesion_is_not_dropped_even_by_a_person() -> None:
+    for changes in ({}, {"score": 0.9}, {"is_black": True}):
+        assert judged("drop", touches_lesion=True, **changes) == ("review", "lesion_guard")
+    assert judged("keep", touches_lesion=True, score=0.9) == ("keep", "reviewer")
+    assert judged("review", touches_lesion=True) == ("review", "reviewer")
+
+
+def test_a_tile_without_stored_pixels_is_not_kept_by_a_person() -> None:
+    assert judged("keep", is_black=True, has_pixels=False) == ("review", "no_pixels")
+    assert judged("drop", is_black=True, has_pixels=False) == ("drop", "reviewer")
+
+
+@given(st.booleans(), st.floats(0, 1, width=32), st.floats(0, 1, width=32), st.booleans())
+def test_without_a_verdict_nothing_changes(
+    is_black: bool, score: float, breast: float, lesion: bool
+) -> None:
+    tile = {"is_black": is_black, "score": score, "breast_fraction": breast}
+    assert judged(None, touches_lesion=lesion, **tile) == one(touches_lesion=lesion, **tile)

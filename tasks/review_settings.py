@@ -1,0 +1,88 @@
+"""Settings of a review: the command's options, the TOML file's keys, the form in the Prefect UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+class ReviewSettings(BaseModel):
+    """What a review is told. Frozen: a run cannot change it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    workspace: str = Field(
+        title="Workspace",
+        description="Folder (or fsspec URI) of a finished run: what its setting out named.",
+        min_length=1,
+    )
+    decisions: str | None = Field(
+        None,
+        title="Decisions",
+        description="Apply this table (csv or Parquet; columns tile_id or cluster, clustering, "
+        "verdict, reviewed_by, reviewed_at, note) and publish anew, without asking.",
+    )
+    reviewer: str | None = Field(
+        None,
+        title="Reviewer",
+        description="Who decides, where a row of the table does not say it.",
+        max_length=200,
+    )
+    misinformative_threshold: float | None = Field(
+        None,
+        title="Threshold of the misinformative score",
+        description="Publish anew with this one. Default: that of the run.",
+        ge=0,
+        le=1,
+    )
+    tissue_for_review: float | None = Field(
+        None,
+        title="Tissue that sends a tile to review",
+        description="Publish anew with this one. Default: that of the run. Unit: share of the "
+        "tile.",
+        ge=0,
+        le=1,
+    )
+    dask_address: str | None = Field(
+        None,
+        title="Dask scheduler",
+        description="Address of a running cluster (tcp://host:8786); default: a local one.",
+    )
+    workers: int | None = Field(
+        None,
+        title="Local workers",
+        description="Processes of the local cluster; default: one a core.",
+        ge=1,
+    )
+
+    @field_validator("workspace", "decisions")
+    @classmethod
+    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
+        if value is None or "://" in value:
+            return value
+        path = Path(value).expanduser()
+        if not path.is_absolute():
+            raise ValueError(
+                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
+                "give the whole path."
+            )
+        return str(path)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Those that differ from the run's, as far as anyone said."""
+        names = ("misinformative_threshold", "tissue_for_review")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is something to apply, so that nobody has to be asked."""
+        return self.decisions is not None or bool(self.thresholds)
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """These settings alone."""
+        return {name: getattr(self, name) for name in names}

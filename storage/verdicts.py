@@ -31,7 +31,7 @@ VERDICTS = pa.schema(
         pa.field("tile_id", pa.string(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("reviewed_by", pa.string(), nullable=False),
-        pa.field("reviewed_at", pa.timestamp("s", tz="UTC"), nullable=False),
+        pa.field("reviewed_at", pa.timestamp("ms", tz="UTC"), nullable=False),
         pa.field("note", pa.string()),
         pa.field("from_cluster", pa.int32()),
         pa.field("from_clustering", pa.string()),

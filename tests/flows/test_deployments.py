@@ -37,19 +37,29 @@ def test_the_deployments_are_flows_by_module_with_the_settings_as_their_form(
     from prefect.client.orchestration import get_client
     from prefect.flows import load_flow_from_entrypoint
 
+    from tasks.review_settings import ReviewSettings
     from tasks.settings import CurationSettings
 
+    expected = {
+        "films": ("curate", CurationSettings),
+        "nightly": ("curate", CurationSettings),
+        "review": ("review", ReviewSettings),
+    }
     with get_client(sync_client=True) as client:
         found = {d.name: d for d in client.read_deployments()}
-    assert {"films", "nightly"} <= found.keys()
-    for deployment in found.values():
-        assert deployment.entrypoint == "flows.curate.curate"
+    assert expected.keys() <= found.keys()
+    for name, (flow, model) in expected.items():
+        deployment = found[name]
+        assert deployment.entrypoint == f"flows.{flow}.{flow}"
         assert not deployment.pull_steps, "a path of the machine that deployed would not exist here"
-        assert load_flow_from_entrypoint(deployment.entrypoint).name == "curate"
-        assert deployment.global_concurrency_limit.limit == 1
-        form = deployment.parameter_openapi_schema["definitions"]["CurationSettings"]
-        assert form["properties"].keys() == CurationSettings.model_fields.keys()
+        assert load_flow_from_entrypoint(deployment.entrypoint).name == flow
+        form = deployment.parameter_openapi_schema["definitions"][model.__name__]
+        assert form["properties"].keys() == model.model_fields.keys()
+    for name in ("films", "nightly"):
+        assert found[name].global_concurrency_limit.limit == 1
+    assert found["review"].global_concurrency_limit is None, "a run that waits blocks no other"
     (schedule,) = found["nightly"].schedules
     assert schedule.schedule.cron == "0 1 * * *"
     assert not schedule.active
     CurationSettings(**found["nightly"].parameters["settings"])
+    ReviewSettings(**found["review"].parameters["settings"])

@@ -175,7 +175,8 @@ def test_a_person_decides_in_the_ui_and_the_wait_outlives_worker_and_server(
 
         run = served.suspended(form=1)
         url = f"{served.url}/runs/flow-run/{run['id']}"
-        page.goto(f"{url}?tab=Artifacts")
+        page.goto(url)
+        page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts")).first.click()
         page.get_by_text("review-clusters").first.click()
         sheet = page.locator("img[src^='data:image/jpeg']").first
         expect(sheet).to_be_visible(timeout=30_000)

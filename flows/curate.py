@@ -23,7 +23,7 @@ from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
 from storage.verdicts import read_verdicts
 from storage.workspace import ShardRef, Workspace
-from tasks import clusters, decisions, encoders, films, reviews, tiles
+from tasks import clusters, decisions, encoders, films, reviews, scorers, tiles
 from tasks.settings import CurationSettings
 
 REMEMBER_EVERY_S = 20.0
@@ -69,12 +69,13 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         found, root = _find_films(run)
         shards, tile_refs, used = _cut(run, found, root)
         split = split_of_films(settings, used)
+        scorer = _learn(run, tile_refs, used)
         encoder, embedded = _embed(run, tile_refs, split)
         clustered = _cluster(run, embedded)
         _take_verdicts(run, clustered)
-        publish(run, shards, tile_refs, embedded, clustered, used, split)
+        publish(run, shards, tile_refs, embedded, clustered, scorer, used, split)
         audit(run, tile_refs)
-        report(run, tile_refs, embedded, encoder, clustered)
+        report(run, tile_refs, embedded, encoder, clustered, scorer)
     return run.write()
 
 
@@ -177,6 +178,23 @@ def _with_late_exclusions(
     ]
 
 
+def _learn(run: RunRecord, tile_refs: list[ShardRef], used: list[Mammogram]) -> ShardRef:
+    settings = run.settings
+    how = scorers.ScorerSettings(**settings.only("context", "exemplars", "seed"))
+    good = [f for f in used if f.excluded_reason is None]
+    with run.stage("scorer") as stage:
+        scorer = steps.learn(
+            run.workspace.uri,
+            [ref.key for ref in tile_refs],
+            scorers.fold_films(good),
+            {str(f.mammogram_id): f.source for f in good},
+            len({f.patient_key for f in good}),
+            how,
+        )
+        stage.add([scorer])
+    return scorer
+
+
 def _embed(
     run: RunRecord, tile_refs: list[ShardRef], split: dict[str, str]
 ) -> tuple[ShardRef, list[ShardRef]]:
@@ -230,6 +248,7 @@ def publish(
     tile_refs: list[ShardRef],
     embedded: list[ShardRef],
     clustered: ShardRef,
+    scorer: ShardRef | None,
     used: list[Mammogram],
     split: dict[str, str],
 ) -> None:
@@ -255,6 +274,7 @@ def publish(
             ),
             unmapped(run.run_id),
             unmapped(staging),
+            unmapped(None if scorer is None else scorer.key),
         )
         parts = artifacts.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
@@ -268,6 +288,8 @@ def publish(
             "by_fate": by_fate,
             "kept_by_split": kept_by_split,
         }
+        run.facts["planted"] = decisions.count_planted(parts)
+        run.facts["lesions"] = decisions.count_guarded(parts)
         run.facts["review"] = decisions.count_verdicts(parts)
         run.check()
         ManifestWriter(workspace, staging).publish()
@@ -287,6 +309,7 @@ def report(
     embedded: list[ShardRef],
     encoder: ShardRef,
     clustered: ShardRef,
+    scorer: ShardRef | None,
 ) -> None:
     """Write the report and the run's record."""
     run.facts["shards"] = {
@@ -294,6 +317,7 @@ def report(
         "embeddings": [ref.key for ref in embedded],
         "encoder": encoder.key,
         "clusters": clustered.key,
+        "scorer": None if scorer is None else scorer.key,
     }
     run.write()  # the report reads it; written again when the report's own time is known
     with run.stage("report"):

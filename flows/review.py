@@ -260,9 +260,11 @@ def republish(
         ]
         clustered = workspace.shard("clusters", clustering).ref(reused=True)
         encoder = workspace.shard("encoders", shards["encoder"]).ref(reused=True)
+        key = shards.get("scorer")  # runs of earlier versions had none
+        scorer = None if key is None else workspace.shard("scorers", key).ref(reused=True)
         split = split_of_films(run.settings, used)
-        publish(run, members, refs["tiles"], refs["embeddings"], clustered, used, split)
-        report(run, refs["tiles"], refs["embeddings"], encoder, clustered)
+        publish(run, members, refs["tiles"], refs["embeddings"], clustered, scorer, used, split)
+        report(run, refs["tiles"], refs["embeddings"], encoder, clustered, scorer)
     record = run.write()
     artifacts.reviewed(
         last["tiles"]["by_fate"], record["tiles"]["by_fate"], run.run_id, record["report"]

@@ -17,7 +17,7 @@ from flows.dask_cluster import on_worker
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef
-from tasks import clusters, decisions, encoders, films, reports, shortcuts, tiles
+from tasks import clusters, decisions, encoders, films, reports, scorers, shortcuts, tiles
 
 RETRIES = 2
 DELAYS_S = [2.0, 15.0]
@@ -79,6 +79,27 @@ def train(
 
 
 @task(
+    task_run_name="learn annotations",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def learn(
+    uri: str,
+    tile_keys: Sequence[str],
+    fold_of_film: Mapping[str, int],
+    source_of_film: Mapping[str, str],
+    patients: int,
+    settings: scorers.ScorerSettings,
+) -> ShardRef:
+    """Learn to tell annotations from tissue by the tile alone."""
+    return on_worker(
+        scorers.train_scorer, uri, tile_keys, fold_of_film, source_of_film, patients, settings
+    )
+
+
+@task(
     task_run_name="embed {tile_key}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
@@ -120,6 +141,7 @@ def decide(
     settings: decisions.DecisionSettings,
     run_id: str,
     staging: str,
+    scorer: str | None,
 ) -> decisions.PartCounts:
     """Write the manifest rows of a shard."""
     return on_worker(
@@ -132,6 +154,7 @@ def decide(
         settings,
         run_id=run_id,
         staging=staging,
+        scorer=scorer,
     )
 
 

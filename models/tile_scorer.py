@@ -1,12 +1,12 @@
 """Tells tissue from annotations by figures of the tile alone: boosted trees, crossed over patients.
 
-Four classes: tissue, bare ground, an annotation on ground, an annotation on tissue. The last two are
-known because they were planted. Trees are scikit-learn's (histogram gradient boosting, after Ke et
-al., LightGBM, NeurIPS 2017); they are kept as plain arrays, so that a scorer can be stored and read
-without unpickling anything, and applied without scikit-learn.
+Four classes: tissue, bare ground, an annotation on ground, an annotation on tissue. The last two
+are known because they were planted. Trees are scikit-learn's (histogram gradient boosting, after Ke
+et al., LightGBM, NeurIPS 2017); they are kept as plain arrays, so that a scorer can be stored and
+read without unpickling anything, and applied without scikit-learn.
 
-As many scorers are fitted as there are folds, each without the tiles of its fold. A tile is scored by
-the one that has not seen its patient: what was learned by heart does not count.
+As many scorers are fitted as there are folds, each without the tiles of its fold. A tile is scored
+by the one that has not seen its patient: what was learned by heart does not count.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Growth:
         Tiles in a leaf, at least: a handful of tiles cannot be learned by heart.
     """
 
-    rounds: int = 80
-    learning_rate: float = 0.1
-    max_leaves: int = 15
+    rounds: int = 60
+    learning_rate: float = 0.15
+    max_leaves: int = 8
     min_leaf: int = 40
 
 
@@ -143,7 +143,6 @@ def fit_tile_scorer(
     folds: IntArray,
     *,
     names: tuple[str, ...],
-    weights: npt.NDArray[np.float64] | None = None,
     growth: Growth | None = None,
     n_folds: int = FOLDS,
     seed: int = 0,
@@ -160,8 +159,6 @@ def fit_tile_scorer(
         Fold of each tile's patient, 0 to n_folds - 1; -1: in every scorer.
     names : tuple of str
         Of the figures.
-    weights : float64, (n,), optional
-        Of the tiles; all one where not given.
     growth : Growth, optional
         Of the trees.
     n_folds, seed : int
@@ -176,25 +173,24 @@ def fit_tile_scorer(
     ValueError
         A class is missing from the tiles that one of the scorers would see.
     """
-    weights = np.ones(len(classes)) if weights is None else weights
     growth = growth or Growth()
     fitted = []
     for f in range(n_folds):
         use = folds != f
         if missing := sorted(set(range(N_CLASSES)) - set(classes[use].tolist())):
             raise ValueError(f"fold {f}: no tile of the classes {missing} outside of it.")
-        fitted.append(_fit(figures[use], classes[use], weights[use], growth, seed))
+        fitted.append(_fit(figures[use], classes[use], growth, seed))
     return TileScorer(tuple(fitted), names)
 
 
 def _fit(
     figures: FloatArray,
     classes: IntArray,
-    weights: npt.NDArray[np.float64],
     growth: Growth,
     seed: int,
 ) -> Trees:
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     leaf = max(1, min(growth.min_leaf, len(classes) // 40))
     forest = HistGradientBoostingClassifier(
@@ -204,7 +200,9 @@ def _fit(
         min_samples_leaf=leaf,
         early_stopping=False,
         random_state=seed,
-    ).fit(figures, classes, sample_weight=weights)
+    )
+    with threadpool_limits(1):  # a second, and not ten where other work keeps the cores
+        forest.fit(figures, classes)
     columns: dict[str, list[npt.NDArray[np.generic]]] = {
         n: [] for n in ("feature", "threshold", "left", "right", "value")
     }
@@ -244,7 +242,7 @@ def _arrays(trees: Trees) -> tuple[npt.NDArray[np.generic], ...]:
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _raw(figures, feature, threshold, left, right, value, roots, baseline):  # type: ignore[no-untyped-def]
     """Sum of the leaves that every row falls into, (n, classes)."""
     classes = len(baseline)
@@ -254,10 +252,8 @@ def _raw(figures, feature, threshold, left, right, value, roots, baseline):  # t
         for t in range(len(roots)):
             node = roots[t]
             while feature[node] >= 0:
-                if figures[i, feature[node]] <= threshold[node]:
-                    node = left[node]
-                else:
-                    node = right[node]
+                goes_left = figures[i, feature[node]] <= threshold[node]
+                node = left[node] if goes_left else right[node]
             out[i, t % classes] += value[node]
     return out
 

@@ -70,10 +70,11 @@ class Exemplar:
             pixels = films.read_pixels(path, row, max_film_megapixels=LARGEST_IMAGE_MEGAPIXELS)
         except FilmError as e:
             raise TableError(
-                f"line {self.line} of the exemplars: {path.name} cannot be used. {e.rule} {e.remedy}"
+                f"line {self.line} of the exemplars: {path.name} cannot be used. {e.rule} "
+                f"{e.remedy}"
             ) from e
         most = 2 ** (row.bits_stored or 8 * pixels.dtype.itemsize) - 1
-        return np.clip(pixels.astype(np.float32) / max(most, 1), 0, 1)
+        return np.asarray(np.clip(pixels / max(most, 1), 0, 1), np.float32)
 
     def best_of(self, tiles: pd.DataFrame) -> tuple[pd.Series | None, float]:
         """Tile that the exemplar means, and how well it fits.

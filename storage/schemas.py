@@ -66,7 +66,8 @@ TILES = pa.schema(
         pa.field("pixels_index", pa.int64()),
     ]
 )
-"""Rows of a tile shard. What comes from the film's map is null where tiles are judged without it. Nothing in them depends on where the film lies or what it is called."""
+"""Rows of a tile shard. Nothing in them depends on where the film lies or what it is called. What
+comes from the film's map is null where tiles are judged without it."""
 
 MANIFEST = pa.schema(
     [

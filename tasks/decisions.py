@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,35 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from storage import collections, verdicts
+from models.tile_scorer import (
+    TileScorer,
+    Trees,
+    annotated_log_odds,
+    log_odds,
+    tissue_log_odds,
+)
+from storage import collections, scorer_shards, verdicts
 from storage.manifest import SPLITS, ManifestWriter
 from storage.records import Mammogram
 from storage.schemas import MANIFEST, SCHEMA_VERSION
-from storage.tile_shards import PIXELS, read_index
+from storage.tile_shards import PIXELS, read_figures, read_index, read_planted
 from storage.workspace import Workspace
-from tasks.kernels.decisions import LESION_GUARD, NO_PIXELS, Decisions, decide, with_verdicts
+from tasks.kernels.decisions import (
+    KEEP,
+    LESION_GUARD,
+    MISINFORMATIVE,
+    NO_PIXELS,
+    Decisions,
+    decide,
+    with_verdicts,
+)
 from tasks.kernels.measured_precision import measured, tally
+from tasks.kernels.scoring import (
+    BREAST_SHARE_EVEN_FOREIGN,
+    fused_score,
+    probability,
+    scaled_figures,
+)
 from tasks.kernels.splitting import split_of
 
 FILM_COLUMNS = (
@@ -35,6 +56,10 @@ FILM_COLUMNS = (
 
 JUDGED = ("by_rule", "verdict", "judged_singly")
 """Fate without any verdict; the verdict, or None; whether it was given on the tile itself."""
+
+
+EXTRA = ("guarded", "without_guard")
+"""Columns beside the manifest's, for the counts: touches a lesion, and its fate if it did not."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,10 @@ class PartCounts:
     """Tiles that a person has judged, as ``by_decision``."""
     verdicts: dict[str, int] = field(default_factory=dict)
     """Verdicts by what the rules had decided: see ``tasks.kernels.measured_precision.tally``."""
+    planted: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """What became of the planted tiles: see ``planted_counts``."""
+    without_guard: dict[str, int] = field(default_factory=dict)
+    """Tiles that touch a lesion, by what the rules would have made of them."""
 
 
 def split_films(films: list[Mammogram], settings: SplitSettings) -> dict[str, str]:
@@ -88,6 +117,7 @@ def decide_shard(
     *,
     run_id: str,
     staging: str,
+    scorer: str | None = None,
 ) -> PartCounts:
     """Write the manifest rows of one tile shard.
 
@@ -105,6 +135,8 @@ def decide_shard(
         Thresholds.
     run_id, staging : str
         Of the run, and the folder where the manifest is put together.
+    scorer : str, optional
+        Key of the tile scorer; without it the film's map decides alone.
 
     Returns
     -------
@@ -112,10 +144,11 @@ def decide_shard(
         Of the tiles of this shard.
     """
     workspace = Workspace.open(workspace_uri)
-    tiles = read_index(workspace, tile_key).to_pandas()
+    judge = Judge.read(workspace, scorer)
+    tiles = judge.scored(read_index(workspace, tile_key).to_pandas(), tile_key)
     key, part = cluster_part
     labels = workspace.shard("clusters", key).table(f"{part}.parquet").to_pandas()
-    said = verdicts.recorded(workspace, tiles["tile_id"])
+    said = verdicts.recorded(workspace, tiles["tile_id"].tolist())
     rows = manifest_rows(tiles, labels, films, settings, said)
     stored = rows["pixels_index"].notna()
     rows["pixels_uri"] = pd.Series(f"tiles/{tile_key}/{PIXELS}", rows.index).where(stored, None)
@@ -129,7 +162,142 @@ def decide_shard(
         table = pa.Table.from_pandas(part_rows, schema=MANIFEST, preserve_index=False)
         writer.write_part(tile_key, name, table)
         written.append(part_rows[["decision", "reason", *JUDGED]].assign(split=name))
-    return _counts(tile_key, pd.concat(written))
+    planted = judge.scored(read_planted(workspace, tile_key).to_pandas(), tile_key, planted=True)
+    counts = _counts(tile_key, pd.concat(written))
+    return replace(
+        counts,
+        planted=planted_counts(planted, films, settings),
+        without_guard=_count(rows.loc[rows["guarded"], "without_guard"]),
+    )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores tiles: by the film's map, and by the tile scorer where there is one."""
+
+    workspace: Workspace
+    stored: scorer_shards.StoredScorer | None = None
+    trees: TileScorer | None = None
+
+    @classmethod
+    def read(cls, workspace: Workspace, key: str | None) -> Judge:
+        """Read the scorer of a run."""
+        if key is None:
+            return cls(workspace)
+        stored = scorer_shards.read(workspace, key)
+        trees = TileScorer(tuple(Trees(**t) for t in stored.trees), stored.figures)
+        return cls(workspace, stored, trees)
+
+    def scored(self, tiles: pd.DataFrame, tile_key: str, *, planted: bool = False) -> pd.DataFrame:
+        """Tiles with ``score``, ``annotation_score``, ``tissue_share`` and ``nearest_exemplar``.
+
+        ``tissue_share`` is the share of breast by the film's map; where there is none, the tile
+        scorer's probability that there is tissue.
+        """
+        n = len(tiles)
+        columns = ("context_score", "breast_fraction", "foreign_fraction")
+        context, breast, foreign = (tiles[c].to_numpy(np.float32) for c in columns)
+        tiles = by_film_alone(tiles)
+        if self.stored is None or self.trees is None or not n:
+            return tiles
+        has_pixels = tiles["pixels_index"].notna().to_numpy(bool)
+        figures = read_figures(self.workspace, tile_key, planted=planted)
+        own = figures[tiles.loc[has_pixels, "pixels_index"].to_numpy(np.int64)]
+        folds = self.stored.facts["fold_of_film"]
+        fold = tiles.loc[has_pixels, "mammogram_id"].map(folds).fillna(-1).to_numpy(np.int64)
+        said = self.trees.log_probabilities(own, fold)
+        odds, annotated, tissue = (np.full(n, np.nan, np.float32) for _ in range(3))
+        odds[has_pixels] = log_odds(said)
+        annotated[has_pixels] = annotated_log_odds(said)
+        tissue[has_pixels] = tissue_log_odds(said)
+        score = fused_score(
+            context, breast, foreign, odds, annotated, weight=self.stored.facts["weight"]
+        )
+        alone = np.isnan(breast)
+        tiles["score"] = score
+        tiles["annotation_score"] = probability(odds)
+        tiles["tissue_share"] = np.where(alone, probability(tissue), breast)
+        if len(self.stored.exemplar_names):
+            tiles.loc[has_pixels, "nearest_exemplar"] = self._nearest(own)
+        return tiles
+
+    def _nearest(self, figures: npt.NDArray[np.float32]) -> npt.NDArray[np.object_]:
+        """Name of the positive exemplar that each tile looks most like."""
+        if self.stored is None:
+            return np.full(len(figures), None, object)
+        names = np.array(self.stored.exemplar_names, object)
+        scale = self.stored.centre, self.stored.spread
+        known = scaled_figures(self.stored.exemplar_figures, *scale)
+        own = scaled_figures(figures, *scale)
+        squares = (own**2).sum(axis=1)[:, None] - 2 * own @ known.T + (known**2).sum(axis=1)
+        return np.asarray(names[squares.argmin(axis=1)])
+
+
+def by_film_alone(tiles: pd.DataFrame) -> pd.DataFrame:
+    """Tiles scored by the film's map, with the columns that `Judge.scored` gives."""
+    return tiles.assign(
+        score=tiles["context_score"].astype(np.float32),
+        annotation_score=np.float32(np.nan),
+        tissue_share=tiles["breast_fraction"].astype(np.float32),
+        nearest_exemplar=pd.Series([None] * len(tiles), tiles.index, dtype=object),
+    )
+
+
+def planted_counts(
+    planted: pd.DataFrame, films: Mapping[str, Mammogram], settings: DecisionSettings
+) -> dict[str, dict[str, list[int]]]:
+    """How many planted annotations were found, and how much tissue was lost by planting.
+
+    A planted tile counts as misinformative where at least 1 % of it was planted on and the film's
+    map showed less than 5 % of breast before: it is found where it is not kept.
+
+    Parameters
+    ----------
+    planted : DataFrame
+        Scored rows of ``storage.tile_shards.PLANTED``.
+    films : mapping of str to Mammogram
+        Of the shard.
+    settings : DecisionSettings
+        Thresholds.
+
+    Returns
+    -------
+    dict of str to dict of str to [found, all]
+        ``all``, ``kind``, ``scanner`` and ``view``: annotations by each; ``tissue``: tissue lost
+        of tissue looked at again, by scanner.
+    """
+    out: dict[str, dict[str, list[int]]] = {
+        n: {} for n in ("all", "kind", "scanner", "view", "tissue")
+    }
+    if not len(planted):
+        return out
+    kept = (
+        decide(
+            is_black=planted["is_black"].to_numpy(bool),
+            score=planted["score"].to_numpy(np.float32),
+            breast_fraction=planted["tissue_share"].to_numpy(np.float32),
+            touches_lesion=np.zeros(len(planted), bool),
+            threshold=settings.misinformative_threshold,
+            tissue_for_review=settings.tissue_for_review,
+        ).decision
+        == KEEP
+    )
+    share = planted["planted_fraction"].to_numpy()
+    breast = planted["breast_fraction_before"].to_numpy()
+    annotated = (share > 0) & (breast < BREAST_SHARE_EVEN_FOREIGN)
+    by_film = planted["mammogram_id"]
+    scanner = by_film.map({i: f.scanner or "unknown" for i, f in films.items()})
+    view = by_film.map({i: f.view or "unknown" for i, f in films.items()})
+    for name, values, where, hit in (
+        ("all", pd.Series("all", planted.index), annotated, ~kept),
+        ("kind", planted["kind"], annotated, ~kept),
+        ("scanner", scanner, annotated, ~kept),
+        ("view", view, annotated, ~kept),
+        ("tissue", scanner, share == 0, ~kept),
+    ):
+        for value, group in pd.Series(hit[where]).groupby(values.to_numpy()[where]):
+            out[name][str(value)] = [int(group.sum()), len(group)]
+    return out
 
 
 def manifest_rows(
@@ -142,36 +310,43 @@ def manifest_rows(
     """Rows of the manifest for the tiles of a shard, in order of film, y, x; no run, no pixels.
 
     ``said`` are the verdicts of people, as ``storage.verdicts.recorded`` gives them. Beside the
-    manifest's columns stand those of ``JUDGED``, for the counts.
+    manifest's columns stand those of ``JUDGED`` and ``EXTRA``, for the counts. Tiles that are not
+    scored yet are scored by the film's map alone.
     """
+    if "score" not in tiles:
+        tiles = by_film_alone(tiles)
     rows = tiles.merge(labels.drop(columns="membership"), on="tile_id", how="left", sort=False)
     unlocated = {i: collections.has_unlocated_lesion(film) for i, film in films.items()}
     hidden = rows["mammogram_id"].map(unlocated).to_numpy(bool)
-    breast = rows["breast_fraction"].to_numpy(np.float32)
+    breast = rows["tissue_share"].to_numpy(np.float32)
     touches = rows["lesion_fraction"].fillna(0).to_numpy() > 0
     is_black = rows["is_black"].to_numpy(bool)
-    score = rows["context_score"].to_numpy(np.float32)
-    touches_lesion = touches | (hidden & (breast >= settings.tissue_for_review))
+    score = rows["score"].to_numpy(np.float32)
+    touches_lesion = touches | (hidden & ~(breast < settings.tissue_for_review))
+    called_normal = rows["mammogram_id"].map({i: f.label == "normal" for i, f in films.items()})
     decided = decide(
         is_black=is_black,
         score=score,
         breast_fraction=breast,
         touches_lesion=touches_lesion,
+        called_normal=called_normal.to_numpy(bool),
         threshold=settings.misinformative_threshold,
         tissue_for_review=settings.tissue_for_review,
     )
+    rows["guarded"], rows["without_guard"] = touches_lesion, decided.without_guard
     _judge(rows, decided, verdicts.recorded_nowhere() if said is None else said, touches_lesion)
     rows["lesion_fraction"] = known_lesion_fraction(rows, films, hidden)
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
-    for name in ("annotation_score", "nearest_exemplar", "duplicate_of"):
-        rows[name] = None
+    rows.loc[is_black, "annotation_score"] = np.nan
+    rows.loc[rows["reason"] != MISINFORMATIVE, "nearest_exemplar"] = None
+    rows["duplicate_of"] = None
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
     rows["cluster_label"] = rows["cluster_label"].astype("Int32")
     rows["pixels_index"] = rows["pixels_index"].astype("Int64")
     rows = rows.sort_values(["source", "y", "x", "tile_id"], kind="stable", ignore_index=True)
     given = {"split", "pixels_uri", "run_id", "schema_version"}
-    return rows[[*(name for name in MANIFEST.names if name not in given), *JUDGED]]
+    return rows[[*(name for name in MANIFEST.names if name not in given), *EXTRA, *JUDGED]]
 
 
 def _judge(
@@ -230,6 +405,23 @@ def count_verdicts(parts: list[PartCounts]) -> dict[str, Any]:
             for name, shares in measured(said).items()
         },
     }
+
+
+def count_planted(parts: list[PartCounts]) -> dict[str, dict[str, list[int]]]:
+    """Sums over shards of ``PartCounts.planted``."""
+    total: dict[str, dict[str, list[int]]] = {}
+    for part in parts:
+        for name, groups in part.planted.items():
+            here = total.setdefault(name, {})
+            for value, (found, n) in groups.items():
+                before = here.get(value, [0, 0])
+                here[value] = [before[0] + found, before[1] + n]
+    return {name: dict(sorted(groups.items())) for name, groups in total.items()}
+
+
+def count_guarded(parts: list[PartCounts]) -> dict[str, int]:
+    """Sums over shards of ``PartCounts.without_guard``."""
+    return _sum([part.without_guard for part in parts])
 
 
 def _sum(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -188,7 +188,7 @@ def _planted_films(shard: FilmShard) -> frozenset[str]:
 def _cut_film(
     film: Mammogram, root: Path, settings: TileSettings, out: _Arrays, *, plant: bool
 ) -> tuple[pa.Table, pa.Table, dict[str, bytes]]:
-    """Tiles of one film: their rows, planted ones, and the film's pictures; pixels go to ``out``."""
+    """Rows of one film's tiles, of planted ones, and its pictures; pixels go to ``out``."""
     path = discovery.film_path(root, film.source)
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)

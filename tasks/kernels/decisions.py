@@ -18,6 +18,8 @@ class Decisions:
 
     decision: npt.NDArray[np.object_]  # (n,)
     reason: npt.NDArray[np.object_]  # (n,)
+    without_guard: npt.NDArray[np.object_]  # (n,)
+    """Decision and reason in one word (``drop/misinformative``) if no tile touched a lesion."""
 
 
 def decide(
@@ -28,12 +30,14 @@ def decide(
     touches_lesion: npt.NDArray[np.bool_],
     threshold: float,
     tissue_for_review: float,
+    called_normal: npt.NDArray[np.bool_] | None = None,
 ) -> Decisions:
     """Decide on tiles.
 
     A black tile is dropped. A tile that scores at least ``threshold`` is dropped as misinformative;
     with ``tissue_for_review`` or more of breast in it a person decides ("mixed"). A tile that
-    touches a lesion is never dropped: what would have been goes to review ("lesion_guard").
+    touches a lesion is never dropped: what would have been goes to review ("lesion_guard"), and so
+    does a tile with a lesion on a film that is called normal.
 
     Parameters
     ----------
@@ -47,6 +51,8 @@ def decide(
         Whether any annotated lesion lies in the tile, or could (a lesion of unknown place).
     threshold, tissue_for_review : float
         See above, in [0, 1].
+    called_normal : (n,) bool, optional
+        Whether the tile's film is labelled normal.
 
     Returns
     -------
@@ -64,9 +70,14 @@ def decide(
         (is_black, DROP, BLACK),
     ):
         decision[where], reason[where] = what, why
+    without = np.array(
+        [d if r is None else f"{d}/{r}" for d, r in zip(decision, reason, strict=True)], object
+    )
     guarded = touches_lesion & (decision != KEEP)
+    if called_normal is not None:
+        guarded |= touches_lesion & called_normal
     decision[guarded], reason[guarded] = REVIEW, LESION_GUARD
-    return Decisions(decision, reason)
+    return Decisions(decision, reason, without)
 
 
 def with_verdicts(
@@ -106,4 +117,4 @@ def with_verdicts(
         ((verdict == KEEP) & ~has_pixels, NO_PIXELS),
     ):
         decision[where], reason[where] = REVIEW, why
-    return Decisions(decision, reason)
+    return Decisions(decision, reason, decided.without_guard)

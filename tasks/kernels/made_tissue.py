@@ -1,9 +1,9 @@
 """Made-up breast tissue and bare ground, for tiles that come without their films.
 
 Where films are at hand, their maps say which tiles are tissue. Where there are tiles alone, a first
-idea of tissue comes from its physics: the texture of breasts in X-ray projection has a power spectrum
-of 1 / f^beta with beta near 3 (Burgess, Jacobson and Judy, Med. Phys. 28, 2001: 2.8 on average, 2 to
-4 over cases), muscle and skin have soft borders, and the skin line thins out over millimetres.
+idea of tissue comes from its physics: the texture of breasts in X-ray projection has a power
+spectrum of 1 / f^beta with beta near 3 (Burgess, Jacobson and Judy, Med. Phys. 28, 2001), muscle and
+skin have soft borders, and the skin line thins out over millimetres.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 Plane = npt.NDArray[np.float32]
 
 BETA = (2.2, 3.8)
-"""Exponent of the power spectrum."""
+"""Exponent of the power spectrum: about what is reported over cases."""
 
 
 def made_tissue(n: int, size: int, rng: np.random.Generator) -> Plane:

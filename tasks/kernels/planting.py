@@ -199,7 +199,7 @@ def plant_film(
         where = np.s_[y : y + size, x : x + size]
         seen = np.zeros((size, size), bool)
         for plane in out:
-            before = plane[where].astype(np.float32) / 65535
+            before = np.asarray(plane[where] / np.float32(65535), np.float32)
             after = np.where(beside, drawn.on(before), before)
             seen |= np.abs(after - before) > FAINTEST / 3
             plane[where] = np.rint(after * 65535).astype(np.uint16)
@@ -341,7 +341,7 @@ def _redaction(
         reach = max(1, round(min(rows, columns) * rng.uniform(0.01, 0.05)))
         wider = cv2.dilate(blob, np.ones((2 * reach + 1,) * 2, np.uint8))
         value[(wider > 0) & (blob == 0)] = _bright(rng, ground, faintest=0.15)
-        return wider, value
+        return np.asarray(wider, np.float32), value
     return blob, value
 
 
@@ -446,13 +446,13 @@ def _laid(
     where = rng.uniform(0, 1, 2) * (columns, rows)
     matrix[:, 2] += where - middle
     turned = cv2.warpAffine(ink, matrix, (columns, rows), flags=cv2.INTER_LINEAR)
-    return turned.astype(np.float32) / 255
+    return np.asarray(turned / np.float32(255), np.float32)
 
 
 def _corners(
     rows: int, columns: int, rng: np.random.Generator, *, low: float, high: float
 ) -> npt.NDArray[np.float64]:
-    """Corners of a rectangle, its sides by shares of the canvas, mostly upright, cut by the edge."""
+    """Corners of a rectangle; sides by shares of the canvas, mostly upright, cut by the edge."""
     half = np.array([columns * _log_uniform(rng, low, high), rows * _log_uniform(rng, low, high)])
     half *= 0.5 * np.where(rng.random() < 0.5, (1.0, rng.uniform(0.3, 1)), (rng.uniform(0.3, 1), 1))
     middle = rng.uniform(-0.15, 1.15, 2) * (columns, rows)

@@ -43,12 +43,12 @@ def context_score(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> 
 
 
 CONTEXT_LIMIT, TILE_LIMIT = 5.0, 6.0
-"""Neither judge's log odds count for more than these: 150 to 1 and 400 to 1. Both are estimates, and
-what a map of blocks or a few thousand planted tiles can be sure of ends about there."""
+"""Neither judge's log odds count for more than these: 150 to 1 and 400 to 1. Both are estimates,
+and what a map of blocks or a few thousand planted tiles can be sure of ends about there."""
 
 SCORER_SHARE = 0.5
-"""Weight of the tile's log odds beside the film's: both look at the same pixels, so what they say is
-not independent, and the sum of both would count it twice."""
+"""Weight of the tile's log odds beside the film's: both look at the same pixels, so what they say
+is not independent, and the sum of both would count it twice."""
 
 SCORER_PATIENTS = 10
 """With this many patients the tile scorer has half of its say: it has seen no more of tissue than
@@ -71,8 +71,8 @@ def fused_score(
 ) -> FloatArray:
     """Score from the film's context and the tile's own look: a weighted sum of their log odds.
 
-    What the tile says about tiles that the context calls mixed is only whether there is an annotation
-    at all: that there is tissue is known.
+    What the tile says about tiles that the context calls mixed is only whether there is an
+    annotation at all: that there is tissue is known.
 
     Parameters
     ----------
@@ -98,7 +98,13 @@ def fused_score(
     with np.errstate(divide="ignore"):
         film = np.clip(np.log(by_film) - np.log1p(-by_film), -CONTEXT_LIMIT, CONTEXT_LIMIT)
     odds = np.where(np.isnan(by_film), tile, film + weight * tile)
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return probability(odds)
+
+
+def probability(log_odds: FloatArray) -> FloatArray:
+    """Probability for log odds, float32; NaN stays."""
+    odds = np.asarray(log_odds, np.float64)
+    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
 
 
 def scaled_figures(figures: FloatArray, centre: FloatArray, spread: FloatArray) -> FloatArray:

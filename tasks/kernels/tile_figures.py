@@ -1,8 +1,8 @@
 """What a tile looks like, as numbers: edges, flatness, strokes, texture, places of light.
 
-Tissue is smooth: through centimetres of it no radiograph makes a step. Letters, plates, stickers and
-film edges do, and are flat or straight besides. The figures say how much there is of each; which of
-them tell tissue from annotations is learned (`models.tile_scorer`).
+Tissue is smooth: through centimetres of it no radiograph makes a step. Letters, plates, stickers
+and film edges do, and are flat or straight besides. The figures say how much there is of each;
+which of them tell tissue from annotations is learned (`models.tile_scorer`).
 
 A tile is looked at in 64 x 64 pixels whatever its size, so that figures compare.
 """
@@ -95,7 +95,7 @@ def small_picture(tile: npt.NDArray[Any]) -> Plane:
     if pixels.shape != (SIDE, SIDE):
         shrinks = pixels.shape[0] > SIDE
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=method)
+        pixels = np.asarray(cv2.resize(pixels, (SIDE, SIDE), interpolation=method), np.float32)
     return np.ascontiguousarray(pixels)
 
 
@@ -104,10 +104,14 @@ def _figures(x: Plane) -> list[float]:
 
     square = np.ones((3, 3), np.uint8)
     levels, moments = _level_figures(x)
-    gx = cv2.Sobel(x, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-    gy = cv2.Sobel(x, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    gx, gy = (
+        np.asarray(cv2.Sobel(x, cv2.CV_32F, *axis, ksize=3, scale=0.125), np.float32)
+        for axis in ((1, 0), (0, 1))
+    )
     reach = cv2.dilate(x, square) - cv2.erode(x, square)
-    slope, relative, turned, columns, rows, edge_mass = _slopes(gx, gy, x, cv2.blur(x, (3, 3)))
+    slope, relative, turned, columns, rows, edge_mass = _slopes(
+        gx, gy, x, np.asarray(cv2.blur(x, (3, 3)), np.float32)
+    )
     figures = [*levels, *moments[:3]]
     figures += [*_log_quantiles(slope, _STEEP), *_log_quantiles(relative, _STEEP)]
     figures += [_share_over(slope, a) for a in _STEEPER_THAN]
@@ -128,8 +132,9 @@ def _figures(x: Plane) -> list[float]:
         figures += [0.0] * 4
     for k in _STROKES:
         kernel = np.ones((k, k), np.uint8)
-        figures += _log_quantiles(cv2.morphologyEx(x, cv2.MORPH_TOPHAT, kernel), (0.9, 0.99, 1.0))
-        figures += _log_quantiles(cv2.morphologyEx(x, cv2.MORPH_BLACKHAT, kernel), (0.9, 0.99, 1.0))
+        for which in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
+            strokes = np.asarray(cv2.morphologyEx(x, which, kernel), np.float32)
+            figures += _log_quantiles(strokes, (0.9, 0.99, 1.0))
     figures += [*columns, *rows]
     first, second = np.sort(turned)[:-3:-1]
     figures += [first, first + second, turned[0] + turned[-1] + turned[5] + turned[6], edge_mass]
@@ -176,7 +181,7 @@ def _level_figures(x: Plane) -> tuple[list[float], list[float]]:
     roots = np.zeros(256, np.int64)
     coarse = np.zeros(64, np.int64)
     for v in x.ravel():
-        c = min(max(v, np.float32(0.0)), np.float32(1.0))
+        c = min(max(float(v), 0.0), 1.0)
         counts[min(int(c * _BINS), _BINS - 1)] += 1
         coarse[min(int(c * 64), 63)] += 1
         roots[int(np.sqrt(c) * 255)] += 1
@@ -190,21 +195,22 @@ def _level_figures(x: Plane) -> tuple[list[float], list[float]]:
         rank = _LEVELS[i] * (n - 1) + 0.5
         while run < rank and bin_ < _BINS - 1:
             bin_ += 1
-            run += counts[bin_]
+            run += int(counts[bin_])
         levels[i] = (bin_ + 0.5) / _BINS
     mean = total / n
     first = second = third = used = 0
     entropy = 0.0
-    for c in coarse:
-        if c > 0:
+    for k in coarse:
+        m = int(k)
+        if m > 0:
             used += 1
-            entropy -= c / n * np.log(c / n)
-        if c >= first:
-            first, second, third = c, first, second
-        elif c >= second:
-            second, third = c, second
-        elif c > third:
-            third = c
+            entropy -= m / n * np.log(m / n)
+        if m >= first:
+            first, second, third = m, first, second
+        elif m >= second:
+            second, third = m, second
+        elif m > third:
+            third = m
     # Otsu's threshold on the square roots
     weight, mass, whole = 0.0, 0.0, 0.0
     for i in range(256):
@@ -285,15 +291,15 @@ def _log_quantiles(values: Plane, shares: tuple[float, ...]) -> list[float]:
     flat = np.ascontiguousarray(values).ravel()
     places = flat.view(np.int32)
     counts = np.zeros(_PLACES + 1, np.int64)
-    top = np.float32(0.0)
+    top = 0.0
     for i in range(flat.size):
-        top = max(top, flat[i])
+        top = max(top, float(flat[i]))
         counts[min(max((places[i] >> 20) - _FIRST_PLACE, 0), _PLACES)] += 1
     out = [0.0 for _ in range(len(shares))]
     run, bin_ = 0, -1
     for i in range(len(shares)):
         if shares[i] >= 1:
-            out[i] = float(top)
+            out[i] = top
             continue
         rank = shares[i] * (flat.size - 1) + 0.5
         while run < rank and bin_ < _PLACES:
@@ -309,7 +315,8 @@ def _log_quantiles(values: Plane, shares: tuple[float, ...]) -> list[float]:
 def _share_over(values: Plane, limit: float) -> float:
     n = 0
     for v in values.ravel():
-        n += v >= limit
+        if v >= limit:
+            n += 1
     return n / values.size
 
 
@@ -320,7 +327,7 @@ def _flat_shares(x: Plane, reach: Plane, top: float) -> list[float]:
     flat = x.ravel()
     span = reach.ravel()
     for v in flat:
-        ground = min(ground, v)
+        ground = min(ground, float(v))
     limit = ground + 0.3 * max(1e-3, top - ground)
     for i in range(flat.size):
         v = flat[i]
@@ -366,7 +373,8 @@ def _two_classes(x: Plane, threshold: float) -> list[float]:
 def _spread(detail: Plane) -> tuple[float, float, float, float]:
     """Standard deviation about 0's mean, least, greatest, mean cube."""
     total = squares = cubes = low = high = 0.0
-    for v in detail.ravel():
+    for w in detail.ravel():
+        v = float(w)
         total += v
         squares += v * v
         cubes += v * v * v

@@ -260,21 +260,35 @@ def publish(
         for s in shards
     ]
     staging = ManifestWriter.staging_name()
+    key = None if scorer is None else scorer.key
+    deciding = decisions.DecisionSettings(
+        **settings.only("misinformative_threshold", "tissue_for_review")
+    )
     with run.stage("manifest"):
+        if settings.wanted_recall is not None or settings.wanted_precision is not None:
+            deciding = steps.calibrate(
+                workspace.uri,
+                [ref.key for ref in tile_refs],
+                {str(i): f.scanner or "unknown" for i, f in by_id.items()},
+                deciding,
+                key,
+                settings.wanted_recall,
+                settings.wanted_precision,
+            )
+        run.facts["thresholds"] = {
+            "all": deciding.misinformative_threshold,
+            "by_scanner": dict(deciding.thresholds),
+        }
         futures = steps.decide.map(
             unmapped(workspace.uri),
             [ref.key for ref in tile_refs],
             [(clustered.key, ref.key) for ref in embedded],
             of_shard,
             [{i: split[i] for i in members} for members in of_shard],
-            unmapped(
-                decisions.DecisionSettings(
-                    **settings.only("misinformative_threshold", "tissue_for_review")
-                )
-            ),
+            unmapped(deciding),
             unmapped(run.run_id),
             unmapped(staging),
-            unmapped(None if scorer is None else scorer.key),
+            unmapped(key),
         )
         parts = artifacts.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)

@@ -126,6 +126,35 @@ def cluster(
 
 
 @task(
+    task_run_name="calibrate",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def calibrate(
+    uri: str,
+    tile_keys: Sequence[str],
+    scanner_of_film: Mapping[str, str],
+    settings: decisions.DecisionSettings,
+    scorer: str | None,
+    recall: float | None,
+    precision: float | None,
+) -> decisions.DecisionSettings:
+    """Find the thresholds that give the recall or the precision that is wanted."""
+    return on_worker(
+        decisions.calibrated,
+        uri,
+        tile_keys,
+        scanner_of_film,
+        settings,
+        scorer=scorer,
+        recall=recall,
+        precision=precision,
+    )
+
+
+@task(
     task_run_name="decide {tile_key}",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ from tasks.kernels.scoring import (
     scaled_figures,
 )
 from tasks.kernels.splitting import split_of
+from tasks.kernels.thresholds import FEWEST, threshold_for_precision, threshold_for_recall
 
 FILM_COLUMNS = (
     "patient_key",
@@ -68,6 +69,13 @@ class DecisionSettings:
 
     misinformative_threshold: float
     tissue_for_review: float
+    thresholds: tuple[tuple[str, float], ...] = ()
+    """By scanner, where a recall or a precision is wanted; others go by the first."""
+
+    def threshold_of(self, scanners: pd.Series) -> npt.NDArray[np.float64]:
+        """Threshold of each tile by its scanner."""
+        own = scanners.map(dict(self.thresholds))
+        return np.asarray(own.fillna(self.misinformative_threshold), np.float64)
 
 
 @dataclass(frozen=True)
@@ -243,6 +251,81 @@ def by_film_alone(tiles: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def calibrated(
+    workspace_uri: str,
+    tile_keys: Sequence[str],
+    films: Mapping[str, str],
+    settings: DecisionSettings,
+    *,
+    scorer: str | None,
+    recall: float | None,
+    precision: float | None,
+) -> DecisionSettings:
+    """Settings with the thresholds that give a recall or a precision on the planted tiles.
+
+    Parameters
+    ----------
+    workspace_uri : str
+        Of the workspace.
+    tile_keys : sequence of str
+        Tile shards of the run.
+    films : mapping of str to str
+        Scanner of each film by mammogram_id.
+    settings : DecisionSettings
+        As they were.
+    scorer : str or None
+        Key of the tile scorer.
+    recall, precision : float or None
+        One of them is wanted.
+
+    Returns
+    -------
+    DecisionSettings
+        As they were where no planted tile is there.
+    """
+    workspace = Workspace.open(workspace_uri)
+    judge = Judge.read(workspace, scorer)
+    found = [
+        judge.scored(read_planted(workspace, key).to_pandas(), key, planted=True)
+        for key in tile_keys
+    ]
+    tiles = pd.concat(found)
+    tiles = tiles.assign(scanner=tiles["mammogram_id"].map(films))
+    annotated = (tiles["planted_fraction"] > 0) & ~tiles["is_black"]
+    annotated &= tiles["breast_fraction_before"] < BREAST_SHARE_EVEN_FOREIGN
+    positive, negative = tiles[annotated], tiles[tiles["planted_fraction"] == 0]
+    if not len(positive):
+        return settings
+    index = pd.concat(
+        [read_index(workspace, k, ["is_black", "context_score"]).to_pandas() for k in tile_keys]
+    )
+    flagged = int((~index["is_black"] & (index["context_score"] >= 0.5)).sum())
+    ratio = (int((~index["is_black"]).sum()) - flagged) / max(flagged, 1)
+
+    def threshold(scanner: str | None) -> float:
+        own = [
+            part["score"].to_numpy(np.float64)
+            for part in (
+                (positive, negative)
+                if scanner is None
+                else (positive[positive["scanner"] == scanner], negative)
+            )
+        ]
+        if recall is not None:
+            return threshold_for_recall(own[0], recall)
+        return threshold_for_precision(
+            own[0], own[1], precision or 1.0, negatives_per_positive=ratio
+        )
+
+    many = positive["scanner"].value_counts()
+    by_scanner = {str(s): threshold(str(s)) for s in sorted(many[many >= FEWEST].index)}
+    return replace(
+        settings,
+        misinformative_threshold=threshold(None),
+        thresholds=tuple(by_scanner.items()),
+    )
+
+
 def planted_counts(
     planted: pd.DataFrame, films: Mapping[str, Mammogram], settings: DecisionSettings
 ) -> dict[str, dict[str, list[int]]]:
@@ -271,13 +354,16 @@ def planted_counts(
     }
     if not len(planted):
         return out
+    by_film = planted["mammogram_id"]
+    scanner = by_film.map({i: f.scanner or "unknown" for i, f in films.items()})
+    view = by_film.map({i: f.view or "unknown" for i, f in films.items()})
     kept = (
         decide(
             is_black=planted["is_black"].to_numpy(bool),
             score=planted["score"].to_numpy(np.float32),
             breast_fraction=planted["tissue_share"].to_numpy(np.float32),
             touches_lesion=np.zeros(len(planted), bool),
-            threshold=settings.misinformative_threshold,
+            threshold=settings.threshold_of(scanner),
             tissue_for_review=settings.tissue_for_review,
         ).decision
         == KEEP
@@ -285,9 +371,6 @@ def planted_counts(
     share = planted["planted_fraction"].to_numpy()
     breast = planted["breast_fraction_before"].to_numpy()
     annotated = (share > 0) & (breast < BREAST_SHARE_EVEN_FOREIGN)
-    by_film = planted["mammogram_id"]
-    scanner = by_film.map({i: f.scanner or "unknown" for i, f in films.items()})
-    view = by_film.map({i: f.view or "unknown" for i, f in films.items()})
     for name, values, where, hit in (
         ("all", pd.Series("all", planted.index), annotated, ~kept),
         ("kind", planted["kind"], annotated, ~kept),
@@ -330,7 +413,9 @@ def manifest_rows(
         breast_fraction=breast,
         touches_lesion=touches_lesion,
         called_normal=called_normal.to_numpy(bool),
-        threshold=settings.misinformative_threshold,
+        threshold=settings.threshold_of(
+            rows["mammogram_id"].map({i: f.scanner or "unknown" for i, f in films.items()})
+        ),
         tissue_for_review=settings.tissue_for_review,
     )
     rows["guarded"], rows["without_guard"] = touches_lesion, decided.without_guard

@@ -148,6 +148,22 @@ class CurationSettings(BaseModel):
         ge=0,
         le=1,
     )
+    wanted_recall: float | None = _field(
+        "Wanted recall",
+        "Instead of a threshold: for each scanner the highest one at which this share of the "
+        "planted annotations is found.",
+        default=None,
+        gt=0,
+        le=1,
+    )
+    wanted_precision: float | None = _field(
+        "Wanted precision",
+        "Instead of a threshold: for each scanner the lowest one at which this share of what is "
+        "flagged is expected to be misinformative, by planted annotations and untouched tissue.",
+        default=None,
+        gt=0,
+        le=1,
+    )
     tissue_for_review: float = _field(
         "Tissue that sends a tile to review",
         "A misinformative tile with at least this share of breast is not dropped: a person "
@@ -258,6 +274,15 @@ class CurationSettings(BaseModel):
             raise ValueError(
                 f"stride_px={self.stride_px} leaves gaps between tiles of "
                 f"tile_size_px={self.tile_size_px}; use stride_px <= {self.tile_size_px}."
+            )
+        if self.wanted_recall is not None and self.wanted_precision is not None:
+            raise ValueError(
+                "wanted_recall and wanted_precision ask for two thresholds; give one of them."
+            )
+        if self.context == "tile" and (self.wanted_recall or self.wanted_precision):
+            raise ValueError(
+                "wanted_recall and wanted_precision are measured on planted films, and "
+                "context='tile' has no films; set misinformative_threshold instead."
             )
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(

@@ -28,7 +28,7 @@ def decide(
     score: npt.NDArray[np.float32],
     breast_fraction: npt.NDArray[np.float32],
     touches_lesion: npt.NDArray[np.bool_],
-    threshold: float,
+    threshold: float | npt.NDArray[np.float64],
     tissue_for_review: float,
     called_normal: npt.NDArray[np.bool_] | None = None,
 ) -> Decisions:
@@ -49,7 +49,9 @@ def decide(
         Share of the tile inside the breast, in [0, 1].
     touches_lesion : (n,) bool
         Whether any annotated lesion lies in the tile, or could (a lesion of unknown place).
-    threshold, tissue_for_review : float
+    threshold : float, or (n,) float64
+        See above, in [0, 1]; of each tile by its scanner.
+    tissue_for_review : float
         See above, in [0, 1].
     called_normal : (n,) bool, optional
         Whether the tile's film is labelled normal.

@@ -2,8 +2,8 @@
 
 Where films are at hand, their maps say which tiles are tissue. Where there are tiles alone, a first
 idea of tissue comes from its physics: the texture of breasts in X-ray projection has a power
-spectrum of 1 / f^beta with beta near 3 (Burgess, Jacobson and Judy, Med. Phys. 28, 2001), muscle and
-skin have soft borders, and the skin line thins out over millimetres.
+spectrum of 1 / f^beta with beta near 3 (Burgess, Jacobson and Judy, Med. Phys. 28, 2001), muscle
+and skin have soft borders, and the skin line thins out over millimetres.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def fused_score(
 def probability(log_odds: FloatArray) -> FloatArray:
     """Probability for log odds, float32; NaN stays."""
     odds = np.asarray(log_odds, np.float64)
-    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+    chance: FloatArray = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return chance
 
 
 def scaled_figures(figures: FloatArray, centre: FloatArray, spread: FloatArray) -> FloatArray:

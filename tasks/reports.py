@@ -25,6 +25,7 @@ from tasks.report_page.exemplars import Exemplar, read_exemplars
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.page import Cluster, Page, Sheet, ShownExemplar, ShownFilm, render
 from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve, tile_pictures
+from tasks.report_page.measured import measured_of
 from tasks.report_page.shortcuts import audit_of
 from tasks.report_page.survey import NOISE, Survey, look_up
 from tasks.report_page.tiles import Tile, fate_order, fate_title, shortened
@@ -131,6 +132,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
         encoder=encoder,
         curve=curve,
         reconstructions=reconstructions,
+        measured=measured_of(workspace, record),
         exemplars=exemplars,
         exemplars_given=len(wanted),
         substitutes=substitutes,
@@ -160,6 +162,11 @@ def _sheets(survey: Survey, threshold: float) -> tuple[Sheet, ...]:
             "Dropped as misinformative: highest scores",
             "What the run is surest of: at most two tiles a film, as long as there are others.",
         ),
+        "sample": (
+            "Dropped as misinformative: a random sample",
+            "Drawn without regard to the score. The share of these that ought to have been dropped "
+            "is the precision of the run, to a tenth or so.",
+        ),
         "near_threshold": (
             "Dropped as misinformative: nearest to the threshold",
             f"The lowest scores that were still dropped (threshold {threshold:g}), up to half of "
@@ -185,6 +192,7 @@ def _sheets(survey: Survey, threshold: float) -> tuple[Sheet, ...]:
         ),
     }
     order = [
+        "sample",
         fates.MISINFORMATIVE,
         "near_threshold",
         *[f for f in others if f.startswith("review")],

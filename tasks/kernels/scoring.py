@@ -121,7 +121,7 @@ def scaled_figures(figures: FloatArray, centre: FloatArray, spread: FloatArray) 
     -------
     float32, (n, n_figures)
     """
-    return np.clip((figures - centre) / spread, -5, 5).astype(np.float32)
+    return np.asarray(np.clip((figures - centre) / spread, -5, 5), np.float32)
 
 
 def is_mixed(breast_fraction: FloatArray, foreign_fraction: FloatArray) -> npt.NDArray[np.bool_]:

@@ -139,6 +139,7 @@ class Survey:
                 add(BLACK, here, _floats(batch["p99"]))
             elif fate == MISINFORMATIVE:
                 add(MISINFORMATIVE, here & scored, score)
+                add("sample", here & scored, _draw(batch["tile_id"]))
                 add("near_threshold", here & (score <= (1 + self.threshold) / 2), -score)
             else:
                 add(str(fate), here, np.where(scored, score, -1.0))
@@ -225,6 +226,12 @@ def _fates(batch: pa.Table) -> npt.NDArray[np.str_]:
         pc.is_null(reason), decision, pc.binary_join_element_wise(decision, reason, "/")
     )
     return np.asarray(joined.to_numpy()).astype(str)
+
+
+def _draw(names: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) of each name, which has nothing to do with anything else."""
+    hashed = pd.util.hash_array(np.asarray(names.to_numpy(), object), hash_key="sample of a run.")
+    return np.asarray(hashed / 2.0**64, np.float64)
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:

@@ -15,7 +15,6 @@ import pyarrow as pa
 from models.tile_scorer import (
     TileScorer,
     Trees,
-    annotated_log_odds,
     log_odds,
     tissue_log_odds,
 )
@@ -214,13 +213,9 @@ class Judge:
         folds = self.stored.facts["fold_of_film"]
         fold = tiles.loc[has_pixels, "mammogram_id"].map(folds).fillna(-1).to_numpy(np.int64)
         said = self.trees.log_probabilities(own, fold)
-        odds, annotated, tissue = (np.full(n, np.nan, np.float32) for _ in range(3))
-        odds[has_pixels] = log_odds(said)
-        annotated[has_pixels] = annotated_log_odds(said)
-        tissue[has_pixels] = tissue_log_odds(said)
-        score = fused_score(
-            context, breast, foreign, odds, annotated, weight=self.stored.facts["weight"]
-        )
+        odds, tissue = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+        odds[has_pixels], tissue[has_pixels] = log_odds(said), tissue_log_odds(said)
+        score = fused_score(context, breast, foreign, odds, weight=self.stored.facts["weight"])
         alone = np.isnan(breast)
         tiles["score"] = score
         tiles["annotation_score"] = probability(odds)

@@ -23,9 +23,9 @@ from tasks.report_page.counts import (
 )
 from tasks.report_page.exemplars import Exemplar, read_exemplars
 from tasks.report_page.films import FilmSurvey
+from tasks.report_page.measured import measured_of
 from tasks.report_page.page import Cluster, Page, Sheet, ShownExemplar, ShownFilm, render
 from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve, tile_pictures
-from tasks.report_page.measured import measured_of
 from tasks.report_page.shortcuts import audit_of
 from tasks.report_page.survey import NOISE, Survey, look_up
 from tasks.report_page.tiles import Tile, fate_order, fate_title, shortened

@@ -65,14 +65,13 @@ def fused_score(
     breast_fraction: FloatArray,
     foreign_fraction: FloatArray,
     tile_log_odds: FloatArray,
-    annotated_log_odds: FloatArray,
     *,
     weight: float,
 ) -> FloatArray:
     """Score from the film's context and the tile's own look: a weighted sum of their log odds.
 
-    What the tile says about tiles that the context calls mixed is only whether there is an
-    annotation at all: that there is tissue is known.
+    Of tiles that the context calls mixed the film's map alone decides: a person will look at them,
+    and the tile scorer, which knows few mixed tiles, must not take them out of sight.
 
     Parameters
     ----------
@@ -82,8 +81,6 @@ def fused_score(
         Of the film's map, [0, 1].
     tile_log_odds : float32, (n_tiles,)
         Of an annotation on ground against clean tissue; NaN for tiles without figures.
-    annotated_log_odds : float32, (n_tiles,)
-        Of any annotation.
     weight : float
         Of the tile's log odds, from `scorer_weight`.
 
@@ -92,8 +89,7 @@ def fused_score(
     float32, (n_tiles,), [0, 1]
     """
     by_film = np.asarray(context, np.float64)
-    mixed = is_mixed(breast_fraction, foreign_fraction)
-    tile = np.where(mixed, annotated_log_odds, tile_log_odds).astype(np.float64)
+    tile = np.where(is_mixed(breast_fraction, foreign_fraction), 0.0, tile_log_odds)
     tile = np.clip(np.nan_to_num(tile), -TILE_LIMIT, TILE_LIMIT)
     with np.errstate(divide="ignore"):
         film = np.clip(np.log(by_film) - np.log1p(-by_film), -CONTEXT_LIMIT, CONTEXT_LIMIT)

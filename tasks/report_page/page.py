@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from tasks.report_page.cautions import Caution, ScannerShortcut
 from tasks.report_page.films import FilmSurvey
-from tasks.report_page.pictures import Curve, FilmPicture
 from tasks.report_page.measured import Measured
+from tasks.report_page.pictures import Curve, FilmPicture
 from tasks.report_page.shortcuts import Audit
 from tasks.report_page.tiles import STYLES, Tile, fate_title, shortened, style_of
 from tasks.report_page.words import duration, moment, number, share_text

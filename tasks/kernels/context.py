@@ -34,6 +34,19 @@ GROUND_SLACK = 0.004
 REDACTION_MAX_SHARE, REDACTION_MIN_AREA = 0.6, 30
 """Of the film's dark part, and in blocks."""
 
+WINDOW_DEPTH, WINDOW_LEAST_DEPTH = 0.5, 0.006
+"""A window of a patient card lies below this share of the ground's usual level, and by this much of
+the scale: unexposed ground is the darkest that a film shows by itself."""
+
+WINDOW_MIN_AREA, WINDOW_MOST_HEIGHT = 60, 0.5
+"""In blocks, and of the film's height: what is dark from top to bottom lies beside the film."""
+
+WINDOW_CONVEX = 0.93
+"""A window fills this share of its convex hull; ground under the curve of a breast does not."""
+
+WINDOW_EDGE = 0.7
+"""Just outside a window it is at least this share of the ground's usual level bright."""
+
 HARD_SLOPE, HARD_RELATIVE_SLOPE = 0.10, 0.3
 """Change of level per block; and the same as a share of level + 0.05."""
 
@@ -209,7 +222,9 @@ def _map_frame(mean: FloatPlane, flat: BoolPlane, darkest: float) -> tuple[ByteP
     if smooth.max() - smooth.min() < RIM_RISE:
         return np.full(mean.shape, BACKGROUND, np.uint8), smooth
     body_level = _otsu(_coarse(smooth))
-    redaction = _redaction(mean, flat, darkest, body_level)
+    redaction = _either(
+        _redaction(mean, flat, darkest, body_level), _windows(mean, flat, darkest, body_level)
+    )
     ground = _ground(smooth, body_level, redaction)
     lit, calm, loose, standing = passes.kinds(
         mean,
@@ -274,6 +289,63 @@ def _redaction(
         if around.size and _quantile(around, 0.2) > (darkest + usual) / 2 + 0.004:
             redaction |= wider
     return redaction & bits_of(mean < body_level) if redaction.any() else None
+
+
+def _windows(
+    mean: FloatPlane, flat: BoolPlane, darkest: float, body_level: float
+) -> BitPlane | None:
+    """Windows of patient cards, and what else is darker than the ground within a hard edge.
+
+    The developed ground is the darkest that X-rays leave on a film; what lies far below it was laid
+    on, masked or written over by noise.
+    """
+    from tasks.kernels.bit_planes import (
+        bits_of,
+        opened,
+        painted,
+        pieces_of,
+        plane_of,
+        values_at,
+        widened,
+    )
+
+    sample, sample_flat = _coarse(mean), _coarse(flat)
+    other = (sample < body_level) & ~sample_flat
+    if not other.any():
+        return None
+    usual = _quantile(sample[other], 0.5)
+    level = min(WINDOW_DEPTH * usual, usual - WINDOW_LEAST_DEPTH)
+    if level <= darkest:
+        return None
+    rows, columns = mean.shape
+    dark = bits_of(mean < level)
+    pieces = pieces_of(opened(dark, columns, 2), columns)
+    height = pieces.boxes[:, 3] - pieces.boxes[:, 1]
+    large = (pieces.areas >= WINDOW_MIN_AREA) & (height <= WINDOW_MOST_HEIGHT * rows)
+    windows = np.zeros_like(dark)
+    for piece in np.flatnonzero(large).tolist():
+        here = painted(pieces, piece, dark)
+        around = values_at(widened(here, columns, 4) & ~widened(here, columns, 2), mean)
+        edged = around.size and _quantile(around, 0.25) >= WINDOW_EDGE * usual
+        if edged and _convexity(plane_of(here, columns)) >= WINDOW_CONVEX:
+            windows |= widened(here, columns, 1)
+    return windows if windows.any() else None
+
+
+def _convexity(plane: BytePlane) -> float:
+    """Share of the convex hull of a piece that it fills, its holes filled."""
+    import cv2
+
+    outlines, _ = cv2.findContours(plane, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    largest = max(outlines, key=len)
+    hull = cv2.contourArea(cv2.convexHull(largest))
+    return cv2.contourArea(largest) / hull if hull > 0 else 0.0
+
+
+def _either(one: BitPlane | None, other: BitPlane | None) -> BitPlane | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
 
 
 def _ground(smooth: FloatPlane, body_level: float, excluded: BitPlane | None) -> FloatPlane:

@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exemplar-draws", type=int, default=20)
-    parser.add_argument("--ocr-share", type=float, default=0.2, help="of the tiles, for OCR")
+    parser.add_argument("--ocr-share", type=float, default=0.15, help="of the tiles, for OCR")
     parser.add_argument(
         "--fastdup-python", type=Path, default=Path(sys.executable), help="of its own environment"
     )

@@ -187,20 +187,21 @@ class Tiles:
         return Judged(float(np.mean(precisions)), spread, figures, note.removeprefix("; "))
 
     def _average_precision(self, score: NDArray[np.floating], within: NDArray[np.bool_]) -> float:
-        kinds = self.kinds()
-        judged = np.isin(kinds, [MISINFORMATIVE, TISSUE]) & within[self.is_screened]
-        judged &= ~np.isnan(score)
+        kinds, judged = self.kinds(), self._scored(score, within)
         return average_precision(kinds[judged] == MISINFORMATIVE, score[judged])
 
     def _with_ties_shuffled(self, score: NDArray[np.floating], within: NDArray[np.bool_]) -> float:
-        kinds = self.kinds()
-        judged = np.isin(kinds, [MISINFORMATIVE, TISSUE]) & within[self.is_screened]
-        judged = np.flatnonzero(judged & ~np.isnan(score))
+        kinds, judged = self.kinds(), self._scored(score, within)
         values = []
         for i in range(TIE_ORDERS):
             order = np.random.default_rng(i).permutation(judged)
             values.append(average_precision(kinds[order] == MISINFORMATIVE, score[order]))
         return float(np.mean(values))
+
+    def _scored(self, score: NDArray[np.floating], within: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Positions in `screened` of misinformative and tissue tiles that have a score."""
+        positions = self.to_look_at(within)
+        return positions[~np.isnan(score[positions])]
 
 
 def truth_of(source: str, folder: Path) -> Path | None:

@@ -161,8 +161,9 @@ precision* hangs on the order of tiles with equal scores, the note says what it 
 random order. Times are of one run beside other work, with the preparation of the pixels for whoever
 needs them first.
 
-- *published*: the embeddings of the workspace's encoder, standardised; DBSCAN at eps {eps},
-  min_samples {min_samples}; or the distance to the nearest of {exemplars} exemplars drawn from the
+- *published*: the embeddings of the workspace's encoder (32 columns: our light network; 150: the
+  published one, by `--encoder ddsm`), standardised; DBSCAN at eps {eps}, min_samples
+  {min_samples}; or the distance to the nearest of {exemplars} exemplars drawn from the
   misinformative tiles (left out of their own draw; the same draws for all features). Training and
   encoding are part of the run and not in its time.
 - *histogram*: shares of {bins} bins, at 64 px.
@@ -171,8 +172,8 @@ needs them first.
 - *isolation forest*: of {figures}; *edges* are the mean and the largest step
   between neighbours in a row, at 64 px.
 - *PCA*: root mean squared error of {components} components, at 64 px.
-- *RapidOCR*: its text detection; *Tesseract*: words of any confidence; the share of the tile
-  inside their boxes, and any box flags.
+- *RapidOCR*: its text detection; *Tesseract*: words of any confidence. The score is the share of
+  the tile inside their boxes, and any box flags.
 - *fastdup* runs in an environment of its own: it pins older libraries.
 - *ours* reads the whole film that a tile was cut from, which none of the others is given."""
 

@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
+FASTDUP := .venv-fastdup
 
-.PHONY: setup demo test check format bench bench-clustering clean
+.PHONY: setup demo test check format bench bench-clustering bench-detectors clean
 
 setup: $(READY)
 
@@ -42,5 +43,13 @@ bench-clustering: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/clustering.py
 
+# make bench-detectors WORKSPACE=curated TRUTH=folder-of-truth-pictures; Tesseract is the system's
+bench-detectors: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	test -x $(FASTDUP)/bin/python || $(PYTHON) -m venv $(FASTDUP)
+	-$(FASTDUP)/bin/python -m pip install --quiet fastdup==2.54
+	$(BIN)/python benchmarks/misinformative.py --workspace $(WORKSPACE) --truth $(TRUTH) \
+		--fastdup-python $(FASTDUP)/bin/python --out docs/misinformative-baselines.md
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FASTDUP) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

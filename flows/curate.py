@@ -22,7 +22,7 @@ from storage.manifest import ManifestWriter, recover
 from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
 from storage.workspace import ShardRef, Workspace
-from tasks import clusters, decisions, encoders, films, tiles
+from tasks import clusters, decisions, duplicates, encoders, evidence, films, tiles
 from tasks.settings import CurationSettings
 
 REMEMBER_EVERY_S = 20.0
@@ -68,9 +68,11 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         split = decisions.split_films(used, decisions.SplitSettings(**_split(settings)))
         encoder, embedded = _embed(run, tile_refs, split)
         clustered = _cluster(run, embedded)
-        _publish(run, shards, tile_refs, embedded, clustered, used, split)
+        copies = _find_duplicates(run, tile_refs, embedded, used, split)
+        _publish(run, shards, tile_refs, embedded, clustered, used, split, copies)
         _audit(run, tile_refs)
-        _report(run, tile_refs, embedded, encoder, clustered)
+        described = _gather_evidence(run, tile_refs, embedded, encoder, clustered)
+        _report(run, tile_refs, embedded, encoder, clustered, described, copies)
     return run.write()
 
 
@@ -212,6 +214,49 @@ def _cluster(run: RunRecord, embedded: list[ShardRef]) -> ShardRef:
     return clustered
 
 
+def _find_duplicates(
+    run: RunRecord,
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    used: list[Mammogram],
+    split: dict[str, str],
+) -> ShardRef | None:
+    settings, uri = run.settings, run.workspace.uri
+    if settings.near_duplicates == "off":
+        return None
+    with run.stage("duplicates") as stage:
+        found = steps.find_duplicates(
+            uri,
+            _parts(tile_refs, embedded),
+            duplicates.DuplicateSettings(**settings.only("misinformative_threshold")),
+        )
+        stage.add([found])
+    patients = {str(f.mammogram_id): str(f.patient_key) for f in used}
+    run.facts["near_duplicates"] = duplicates.count_duplicates(
+        uri, found.key, [ref.key for ref in tile_refs], patients, split
+    )
+    return found
+
+
+def _gather_evidence(
+    run: RunRecord,
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    encoder: ShardRef,
+    clustered: ShardRef,
+) -> ShardRef:
+    how = evidence.EvidenceSettings(**run.settings.only("misinformative_threshold"))
+    with run.stage("evidence") as stage:
+        parts = _parts(tile_refs, embedded)
+        found = steps.gather_evidence(run.workspace.uri, parts, clustered.key, encoder.key, how)
+        stage.add([found])
+    return found
+
+
+def _parts(tile_refs: list[ShardRef], embedded: list[ShardRef]) -> list[tuple[str, str]]:
+    return [(t.key, e.key) for t, e in zip(tile_refs, embedded, strict=True)]
+
+
 def _publish(
     run: RunRecord,
     shards: list[FilmShard],
@@ -220,6 +265,7 @@ def _publish(
     clustered: ShardRef,
     used: list[Mammogram],
     split: dict[str, str],
+    copies: ShardRef | None,
 ) -> None:
     settings, workspace = run.settings, run.workspace
     by_id = {f.mammogram_id: f for f in used if f.excluded_reason is None}
@@ -237,11 +283,14 @@ def _publish(
             [{i: split[i] for i in members} for members in of_shard],
             unmapped(
                 decisions.DecisionSettings(
-                    **settings.only("misinformative_threshold", "tissue_for_review")
+                    **settings.only(
+                        "misinformative_threshold", "tissue_for_review", "near_duplicates"
+                    )
                 )
             ),
             unmapped(run.run_id),
             unmapped(staging),
+            unmapped(None if copies is None else copies.key),
         )
         parts = artifacts.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
@@ -271,12 +320,16 @@ def _report(
     embedded: list[ShardRef],
     encoder: ShardRef,
     clustered: ShardRef,
+    described: ShardRef,
+    copies: ShardRef | None,
 ) -> None:
     run.facts["shards"] = {
         "tiles": [ref.key for ref in tile_refs],
         "embeddings": [ref.key for ref in embedded],
         "encoder": encoder.key,
         "clusters": clustered.key,
+        "evidence": described.key,
+        "duplicates": None if copies is None else copies.key,
     }
     run.write()  # the report reads it; written again when the report's own time is known
     with run.stage("report"):

@@ -15,6 +15,9 @@ KIND = "tiles"
 INDEX = "index/tiles.parquet"
 FILMS = "index/films.parquet"
 PIXELS = "pixels.zarr"
+PLANTED_INDEX = "index/planted.parquet"
+PLANTED_PIXELS = "planted.zarr"
+"""Tiles of a sample of films with drawn-on annotations, as far as the shard has them."""
 SCALE = "uint16 0..65535 is 0..1 of the normalised intensity, bright is dense"
 
 BYTES_PER_READ = 32 * 2**20
@@ -35,6 +38,25 @@ FILMS_SCHEMA = pa.schema(
 background, 1 breast, 2 foreign content; ``tasks.kernels.context``); or why it could not be cut."""
 
 
+PLANTED_SCHEMA = pa.schema(
+    [
+        pa.field("tile_id", pa.string(), nullable=False),
+        pa.field("mammogram_id", pa.string(), nullable=False),
+        pa.field("x", pa.int32(), nullable=False),
+        pa.field("y", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("planted_fraction", pa.float32(), nullable=False),
+        pa.field("breast_fraction", pa.float32(), nullable=False),
+        pa.field("foreign_fraction", pa.float32(), nullable=False),
+        pa.field("context_score", pa.float32(), nullable=False),
+        pa.field("is_black", pa.bool_(), nullable=False),
+        pa.field("pixels_index", pa.int64()),
+    ]
+)
+
+
 def read_index(workspace: Workspace, key: str, columns: list[str] | None = None) -> pa.Table:
     """Rows of a tile shard, schema ``storage.schemas.TILES``."""
     return workspace.shard(KIND, key).table(INDEX, columns=columns)
@@ -45,7 +67,9 @@ def read_films(workspace: Workspace, key: str) -> pa.Table:
     return workspace.shard(KIND, key).table(FILMS)
 
 
-def read_pixels(workspace: Workspace, key: str, rows: npt.NDArray[np.int64]) -> Iterator[Tiles]:
+def read_pixels(
+    workspace: Workspace, key: str, rows: npt.NDArray[np.int64], name: str = PIXELS
+) -> Iterator[Tiles]:
     """Pixels of a shard's tiles, in the order of ``rows``, some 32 MiB at a time.
 
     Parameters
@@ -56,12 +80,14 @@ def read_pixels(workspace: Workspace, key: str, rows: npt.NDArray[np.int64]) -> 
         Of the shard.
     rows : (n,) int64
         Rows of its pixel array, ascending.
+    name : str
+        Of the array.
 
     Yields
     ------
     (n, size, size) uint16
     """
-    array: Any = workspace.shard(KIND, key).array(PIXELS)
+    array: Any = workspace.shard(KIND, key).array(name)
     tiles_per_read = max(1, BYTES_PER_READ // (2 * array.shape[1] * array.shape[2]))
     start = 0
     while start < len(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ class DecisionSettings:
 
     misinformative_threshold: float
     tissue_for_review: float
+    near_duplicates: Literal["off", "list", "drop"] = "list"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def decide_shard(
     *,
     run_id: str,
     staging: str,
+    duplicates: str | None = None,
 ) -> PartCounts:
     """Write the manifest rows of one tile shard.
 
@@ -95,6 +98,8 @@ def decide_shard(
         Thresholds.
     run_id, staging : str
         Of the run, and the folder where the manifest is put together.
+    duplicates : str, optional
+        Key of the search for near-duplicates.
 
     Returns
     -------
@@ -105,7 +110,10 @@ def decide_shard(
     tiles = read_index(workspace, tile_key).to_pandas()
     key, part = cluster_part
     labels = workspace.shard("clusters", key).table(f"{part}.parquet").to_pandas()
-    rows = manifest_rows(tiles, labels, films, settings)
+    copies = None
+    if duplicates is not None:
+        copies = workspace.shard("duplicates", duplicates).table(f"{tile_key}.parquet").to_pandas()
+    rows = manifest_rows(tiles, labels, films, settings, copies)
     stored = rows["pixels_index"].notna()
     rows["pixels_uri"] = pd.Series(f"tiles/{tile_key}/{PIXELS}", rows.index).where(stored, None)
     rows["run_id"] = run_id
@@ -126,6 +134,7 @@ def manifest_rows(
     labels: pd.DataFrame,
     films: Mapping[str, Mammogram],
     settings: DecisionSettings,
+    copies: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rows of the manifest for the tiles of a shard, in order of film, y, x; no run, no pixels."""
     rows = tiles.merge(labels.drop(columns="membership"), on="tile_id", how="left", sort=False)
@@ -134,6 +143,7 @@ def manifest_rows(
     breast = rows["breast_fraction"].to_numpy(np.float32)
     touches = rows["lesion_fraction"].fillna(0).to_numpy() > 0
     is_black = rows["is_black"].to_numpy(bool)
+    copy_of = duplicate_of(rows["tile_id"], copies)
     score = rows["context_score"].to_numpy(np.float32)
     decided = decide(
         is_black=is_black,
@@ -142,12 +152,14 @@ def manifest_rows(
         touches_lesion=touches | (hidden & (breast >= settings.tissue_for_review)),
         threshold=settings.misinformative_threshold,
         tissue_for_review=settings.tissue_for_review,
+        is_duplicate=copy_of.notna().to_numpy() if settings.near_duplicates == "drop" else None,
     )
     rows["decision"], rows["reason"] = decided.decision, decided.reason
     rows["lesion_fraction"] = known_lesion_fraction(rows, films, hidden)
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
-    for name in ("annotation_score", "nearest_exemplar", "duplicate_of"):
+    for name in ("annotation_score", "nearest_exemplar"):
         rows[name] = None
+    rows["duplicate_of"] = copy_of
     rows["reviewed_by"], rows["reviewed_at"] = None, pd.NaT
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
@@ -156,6 +168,14 @@ def manifest_rows(
     rows = rows.sort_values(["source", "y", "x", "tile_id"], kind="stable", ignore_index=True)
     given = {"split", "pixels_uri", "run_id", "schema_version"}
     return rows[[name for name in MANIFEST.names if name not in given]]
+
+
+def duplicate_of(tile_ids: pd.Series, copies: pd.DataFrame | None) -> pd.Series:
+    """Tile that each one nearly equals; None where there is none, or nobody searched."""
+    found = (
+        {} if copies is None else dict(zip(copies["tile_id"], copies["duplicate_of"], strict=True))
+    )
+    return pd.Series([found.get(i) for i in tile_ids], tile_ids.index, dtype=object)
 
 
 def known_lesion_fraction(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 KEEP, DROP, REVIEW = "keep", "drop", "review"
 BLACK, MISINFORMATIVE, MIXED, LESION_GUARD = "black", "misinformative", "mixed", "lesion_guard"
+NEAR_DUPLICATE = "near_duplicate"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ def decide(
     touches_lesion: npt.NDArray[np.bool_],
     threshold: float,
     tissue_for_review: float,
+    is_duplicate: npt.NDArray[np.bool_] | None = None,
 ) -> Decisions:
     """Decide on tiles.
 
     A black tile is dropped. A tile that scores at least ``threshold`` is dropped as misinformative;
     with ``tissue_for_review`` or more of breast in it a person decides ("mixed"). A tile that
-    touches a lesion is never dropped: what would have been goes to review ("lesion_guard").
+    nothing else is said of is dropped where ``is_duplicate``. A tile that touches a lesion is never
+    dropped: what would have been goes to review ("lesion_guard").
 
     Parameters
     ----------
@@ -46,6 +49,8 @@ def decide(
         Whether any annotated lesion lies in the tile, or could (a lesion of unknown place).
     threshold, tissue_for_review : float
         See above, in [0, 1].
+    is_duplicate : (n,) bool, optional
+        Whether another tile that shows the same stays.
 
     Returns
     -------
@@ -63,6 +68,9 @@ def decide(
         (is_black, DROP, BLACK),
     ):
         decision[where], reason[where] = what, why
+    if is_duplicate is not None:
+        copied = is_duplicate & (decision == KEEP)
+        decision[copied], reason[copied] = DROP, NEAR_DUPLICATE
     guarded = touches_lesion & (decision != KEEP)
     decision[guarded], reason[guarded] = REVIEW, LESION_GUARD
     return Decisions(decision, reason)

@@ -23,7 +23,17 @@ from storage.records import FilmShard, Mammogram
 from storage.tile_shards import read_films
 from storage.verdicts import read_verdicts
 from storage.workspace import ShardRef, Workspace
-from tasks import clusters, decisions, encoders, films, reviews, scorers, tiles
+from tasks import (
+    clusters,
+    decisions,
+    duplicates,
+    encoders,
+    evidence,
+    films,
+    reviews,
+    scorers,
+    tiles,
+)
 from tasks.settings import CurationSettings
 
 REMEMBER_EVERY_S = 20.0
@@ -73,9 +83,11 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         encoder, embedded = _embed(run, tile_refs, split)
         clustered = _cluster(run, embedded)
         _take_verdicts(run, clustered)
-        publish(run, shards, tile_refs, embedded, clustered, scorer, used, split)
+        copies = _find_duplicates(run, tile_refs, embedded, used, split)
+        publish(run, shards, tile_refs, embedded, clustered, scorer, copies, used, split)
         audit(run, tile_refs)
-        report(run, tile_refs, embedded, encoder, clustered, scorer)
+        described = gather_evidence(run, tile_refs, embedded, encoder, clustered)
+        report(run, tile_refs, embedded, encoder, clustered, scorer, copies, described)
     return run.write()
 
 
@@ -235,6 +247,50 @@ def _cluster(run: RunRecord, embedded: list[ShardRef]) -> ShardRef:
     return clustered
 
 
+def _find_duplicates(
+    run: RunRecord,
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    used: list[Mammogram],
+    split: dict[str, str],
+) -> ShardRef | None:
+    settings, uri = run.settings, run.workspace.uri
+    if settings.near_duplicates == "off":
+        return None
+    with run.stage("duplicates") as stage:
+        found = steps.find_duplicates(
+            uri,
+            _parts(tile_refs, embedded),
+            duplicates.DuplicateSettings(**settings.only("misinformative_threshold")),
+        )
+        stage.add([found])
+    patients = {str(f.mammogram_id): str(f.patient_key) for f in used}
+    run.facts["near_duplicates"] = duplicates.count_duplicates(
+        uri, found.key, [ref.key for ref in tile_refs], patients, split
+    )
+    return found
+
+
+def gather_evidence(
+    run: RunRecord,
+    tile_refs: list[ShardRef],
+    embedded: list[ShardRef],
+    encoder: ShardRef,
+    clustered: ShardRef,
+) -> ShardRef:
+    """Say of each cluster what it holds."""
+    how = evidence.EvidenceSettings(**run.settings.only("misinformative_threshold"))
+    with run.stage("evidence") as stage:
+        parts = _parts(tile_refs, embedded)
+        found = steps.gather_evidence(run.workspace.uri, parts, clustered.key, encoder.key, how)
+        stage.add([found])
+    return found
+
+
+def _parts(tile_refs: list[ShardRef], embedded: list[ShardRef]) -> list[tuple[str, str]]:
+    return [(t.key, e.key) for t, e in zip(tile_refs, embedded, strict=True)]
+
+
 def _take_verdicts(run: RunRecord, clustered: ShardRef) -> None:
     """Take down the verdicts of the table that the settings name, beside those of earlier runs."""
     if (path := run.settings.verdicts) is not None:
@@ -249,6 +305,7 @@ def publish(
     embedded: list[ShardRef],
     clustered: ShardRef,
     scorer: ShardRef | None,
+    copies: ShardRef | None,
     used: list[Mammogram],
     split: dict[str, str],
 ) -> None:
@@ -262,7 +319,7 @@ def publish(
     staging = ManifestWriter.staging_name()
     key = None if scorer is None else scorer.key
     deciding = decisions.DecisionSettings(
-        **settings.only("misinformative_threshold", "tissue_for_review")
+        **settings.only("misinformative_threshold", "tissue_for_review", "near_duplicates")
     )
     with run.stage("manifest"):
         if settings.wanted_recall is not None or settings.wanted_precision is not None:
@@ -289,6 +346,7 @@ def publish(
             unmapped(run.run_id),
             unmapped(staging),
             unmapped(key),
+            unmapped(None if copies is None else copies.key),
         )
         parts = artifacts.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
@@ -324,6 +382,8 @@ def report(
     encoder: ShardRef,
     clustered: ShardRef,
     scorer: ShardRef | None,
+    copies: ShardRef | None,
+    described: ShardRef,
 ) -> None:
     """Write the report and the run's record."""
     run.facts["shards"] = {
@@ -332,6 +392,8 @@ def report(
         "encoder": encoder.key,
         "clusters": clustered.key,
         "scorer": None if scorer is None else scorer.key,
+        "evidence": described.key,
+        "duplicates": None if copies is None else copies.key,
     }
     run.write()  # the report reads it; written again when the report's own time is known
     with run.stage("report"):

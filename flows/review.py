@@ -23,7 +23,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field, create_model
 
 from flows import artifacts, temporary_server
-from flows.curate import MAX_SHARDS_AT_ONCE, publish, report, split_of_films
+from flows.curate import (
+    MAX_SHARDS_AT_ONCE,
+    audit,
+    gather_evidence,
+    publish,
+    report,
+    split_of_films,
+)
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
 from storage.errors import WorkspaceError
@@ -263,8 +270,13 @@ def republish(
         key = shards.get("scorer")  # runs of earlier versions had none
         scorer = None if key is None else workspace.shard("scorers", key).ref(reused=True)
         split = split_of_films(run.settings, used)
-        publish(run, members, refs["tiles"], refs["embeddings"], clustered, scorer, used, split)
-        report(run, refs["tiles"], refs["embeddings"], encoder, clustered, scorer)
+        key = shards.get("duplicates")
+        copies = None if key is None else workspace.shard("duplicates", key).ref(reused=True)
+        tiles, embedded = refs["tiles"], refs["embeddings"]
+        publish(run, members, tiles, embedded, clustered, scorer, copies, used, split)
+        audit(run, tiles)
+        described = gather_evidence(run, tiles, embedded, encoder, clustered)
+        report(run, tiles, embedded, encoder, clustered, scorer, copies, described)
     record = run.write()
     artifacts.reviewed(
         last["tiles"]["by_fate"], record["tiles"]["by_fate"], run.run_id, record["report"]

@@ -17,7 +17,18 @@ from flows.dask_cluster import on_worker
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef
-from tasks import clusters, decisions, encoders, films, reports, scorers, shortcuts, tiles
+from tasks import (
+    clusters,
+    decisions,
+    duplicates,
+    encoders,
+    evidence,
+    films,
+    reports,
+    scorers,
+    shortcuts,
+    tiles,
+)
 
 RETRIES = 2
 DELAYS_S = [2.0, 15.0]
@@ -126,6 +137,38 @@ def cluster(
 
 
 @task(
+    task_run_name="near-duplicates",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def find_duplicates(
+    uri: str, parts: Sequence[tuple[str, str]], settings: duplicates.DuplicateSettings
+) -> ShardRef:
+    """Find tiles that show nearly the same."""
+    return on_worker(duplicates.find_duplicates, uri, parts, settings)
+
+
+@task(
+    task_run_name="evidence",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def gather_evidence(
+    uri: str,
+    parts: Sequence[tuple[str, str]],
+    clustered: str,
+    encoder: str,
+    settings: evidence.EvidenceSettings,
+) -> ShardRef:
+    """Say of each cluster what it holds."""
+    return on_worker(evidence.gather_evidence, uri, parts, clustered, encoder, settings)
+
+
+@task(
     task_run_name="calibrate",
     retries=RETRIES,
     retry_delay_seconds=DELAYS_S,
@@ -171,6 +214,7 @@ def decide(
     run_id: str,
     staging: str,
     scorer: str | None,
+    duplicates: str | None,
 ) -> decisions.PartCounts:
     """Write the manifest rows of a shard."""
     return on_worker(
@@ -184,6 +228,7 @@ def decide(
         run_id=run_id,
         staging=staging,
         scorer=scorer,
+        duplicates=duplicates,
     )
 
 

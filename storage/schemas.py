@@ -69,6 +69,40 @@ TILES = pa.schema(
 """Rows of a tile shard. Nothing in them depends on where the film lies or what it is called. What
 comes from the film's map is null where tiles are judged without it."""
 
+DUPLICATES = pa.schema(
+    [
+        pa.field("tile_id", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string(), nullable=False),
+        pa.field("likeness", pa.float32(), nullable=False),
+    ]
+)
+"""A tile, the one that it nearly equals (and that is no duplicate itself), and the correlation of
+the two."""
+
+EVIDENCE = pa.schema(
+    [
+        pa.field("cluster_label", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("flagged_share", pa.float64(), nullable=False),
+        pa.field("review_share", pa.float64(), nullable=False),
+        pa.field("breast_fraction", pa.float64(), nullable=False),
+        pa.field("foreign_fraction", pa.float64(), nullable=False),
+        pa.field("brightness", pa.float64(), nullable=False),
+        pa.field("outline_share", pa.float64(), nullable=False),
+        pa.field("rim_share", pa.float64(), nullable=False),
+        pa.field("films", pa.int64(), nullable=False),
+        pa.field("patients", pa.int64(), nullable=False),
+        pa.field("scanner", pa.string()),
+        pa.field("scanner_share", pa.float64()),
+        pa.field("planted", pa.int64()),
+        pa.field("planted_share", pa.float64()),
+        pa.field("planted_lift", pa.float64()),
+    ]
+)
+"""One row a cluster, the noise (-1) included: what it holds, and a plain name for it
+(``tasks.evidence``)."""
+
 MANIFEST = pa.schema(
     [
         pa.field("tile_id", pa.string(), nullable=False),

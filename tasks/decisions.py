@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,7 @@ class DecisionSettings:
 
     misinformative_threshold: float
     tissue_for_review: float
+    near_duplicates: Literal["off", "list", "drop"] = "list"
     thresholds: tuple[tuple[str, float], ...] = ()
     """By scanner, where a recall or a precision is wanted; others go by the first."""
 
@@ -125,6 +126,7 @@ def decide_shard(
     run_id: str,
     staging: str,
     scorer: str | None = None,
+    duplicates: str | None = None,
 ) -> PartCounts:
     """Write the manifest rows of one tile shard.
 
@@ -144,6 +146,8 @@ def decide_shard(
         Of the run, and the folder where the manifest is put together.
     scorer : str, optional
         Key of the tile scorer; without it the film's map decides alone.
+    duplicates : str, optional
+        Key of the search for near-duplicates.
 
     Returns
     -------
@@ -156,7 +160,10 @@ def decide_shard(
     key, part = cluster_part
     labels = workspace.shard("clusters", key).table(f"{part}.parquet").to_pandas()
     said = verdicts.recorded(workspace, tiles["tile_id"].tolist())
-    rows = manifest_rows(tiles, labels, films, settings, said)
+    copies = None
+    if duplicates is not None:
+        copies = workspace.shard("duplicates", duplicates).table(f"{tile_key}.parquet").to_pandas()
+    rows = manifest_rows(tiles, labels, films, settings, said, copies)
     stored = rows["pixels_index"].notna()
     rows["pixels_uri"] = pd.Series(f"tiles/{tile_key}/{PIXELS}", rows.index).where(stored, None)
     rows["run_id"] = run_id
@@ -384,6 +391,7 @@ def manifest_rows(
     films: Mapping[str, Mammogram],
     settings: DecisionSettings,
     said: verdicts.Frame | None = None,
+    copies: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rows of the manifest for the tiles of a shard, in order of film, y, x; no run, no pixels.
 
@@ -402,6 +410,7 @@ def manifest_rows(
     score = rows["score"].to_numpy(np.float32)
     touches_lesion = touches | (hidden & ~(breast < settings.tissue_for_review))
     called_normal = rows["mammogram_id"].map({i: f.label == "normal" for i, f in films.items()})
+    copy_of = duplicate_of(rows["tile_id"], copies)
     decided = decide(
         is_black=is_black,
         score=score,
@@ -412,6 +421,7 @@ def manifest_rows(
             rows["mammogram_id"].map({i: f.scanner or "unknown" for i, f in films.items()})
         ),
         tissue_for_review=settings.tissue_for_review,
+        is_duplicate=copy_of.notna().to_numpy() if settings.near_duplicates == "drop" else None,
     )
     rows["guarded"], rows["without_guard"] = touches_lesion, decided.without_guard
     _judge(rows, decided, verdicts.recorded_nowhere() if said is None else said, touches_lesion)
@@ -419,7 +429,7 @@ def manifest_rows(
     rows["misinformative_score"] = np.where(is_black, np.nan, score)
     rows.loc[is_black, "annotation_score"] = np.nan
     rows.loc[rows["reason"] != MISINFORMATIVE, "nearest_exemplar"] = None
-    rows["duplicate_of"] = None
+    rows["duplicate_of"] = copy_of
     for name in FILM_COLUMNS:
         rows[name] = rows["mammogram_id"].map({i: getattr(f, name) for i, f in films.items()})
     rows["cluster_label"] = rows["cluster_label"].astype("Int32")
@@ -446,6 +456,14 @@ def _judge(
     rows["judged_singly"] = judged["from_cluster"].isna().to_numpy(bool)
     for name in ("reviewed_by", "reviewed_at"):
         rows[name] = judged[name].array
+
+
+def duplicate_of(tile_ids: pd.Series, copies: pd.DataFrame | None) -> pd.Series:
+    """Tile that each one nearly equals; None where there is none, or nobody searched."""
+    found = (
+        {} if copies is None else dict(zip(copies["tile_id"], copies["duplicate_of"], strict=True))
+    )
+    return pd.Series([found.get(i) for i in tile_ids], tile_ids.index, dtype=object)
 
 
 def known_lesion_fraction(

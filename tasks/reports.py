@@ -21,6 +21,8 @@ from tasks.report_page.counts import (
     groups,
     snippet,
 )
+from tasks.report_page.duplicates import duplicates_of, least_alike
+from tasks.report_page.evidence import cluster_says, cluster_title, read_evidence
 from tasks.report_page.exemplars import Exemplar, read_exemplars
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.measured import measured_of
@@ -87,10 +89,13 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
     )
     names = {name for found in near.values() for name, _ in found}
     names |= {name for members in central.values() for name in members}
+    near_pairs = least_alike(workspace, record)
+    names |= {name for pair in near_pairs for name in (pair.tile_id, pair.duplicate_of)}
     tiles, tiles_of_film = look_up(workspace, names, set(film_ids))
 
     sheets = _sheets(survey, settings["misinformative_threshold"])
-    clusters = _clusters(survey, central, tiles)
+    clusters = _clusters(survey, central, tiles, read_evidence(workspace, record))
+    copies = duplicates_of(record, near_pairs, tiles)
     outliers = Sheet(
         "Highest outlier scores",
         "Tiles that lie farthest from any dense part of the embeddings, whatever their cluster.",
@@ -100,6 +105,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
     shown: list[Tile] = [t for e in exemplars if e.tile is not None for t in [e.tile]]
     for sheet in (*sheets, outliers, *(c.sheet for c in clusters), *(e.near for e in exemplars)):
         shown += sheet.tiles if sheet is not None else ()
+    shown += [tile for _, *both in copies.pairs for tile in both]
     encoder, curve, reconstructions = _encoder(workspace, shards["encoder"])
     shortcut, audit = scanner_shortcut(films.labels_by_scanner), audit_of(record)
     kinds = tuple(sorted(record["tiles"]["by_fate"], key=fate_order))
@@ -129,6 +135,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
         cluster_count=sum(label != NOISE for label in survey.cluster_sizes),
         noise=survey.cluster_sizes[NOISE],
         outliers=outliers,
+        duplicates=copies,
         encoder=encoder,
         curve=curve,
         reconstructions=reconstructions,
@@ -218,17 +225,21 @@ def _shown_labels(survey: Survey) -> list[int]:
 
 
 def _clusters(
-    survey: Survey, central: Mapping[int, Sequence[str]], tiles: Mapping[str, Tile]
+    survey: Survey,
+    central: Mapping[int, Sequence[str]],
+    tiles: Mapping[str, Tile],
+    evidence: Mapping[int, Mapping[str, Any]],
 ) -> tuple[Cluster, ...]:
     total = max(1, sum(survey.cluster_sizes.values()))
     out = []
     for label, names in central.items():
         size = survey.cluster_sizes[label]
-        title = "Noise: in no cluster" if label == NOISE else f"Cluster {label}"
+        title = "Noise: in no cluster" if label == NOISE else cluster_title(label, evidence)
         text = "drawn at random." if label == NOISE else "the most central tiles."
         members = tuple(tiles[name] for name in names if name in tiles)
         flagged = survey.cluster_flagged[label] / max(1, size)
-        out.append(Cluster(title, size, size / total, flagged, Sheet(title, text, members)))
+        says = cluster_says(evidence.get(label))
+        out.append(Cluster(title, size, size / total, flagged, Sheet(title, text, members), says))
     return tuple(out)
 
 

@@ -174,6 +174,14 @@ class CurationSettings(BaseModel):
         le=1,
     )
 
+    near_duplicates: Literal["off", "list", "drop"] = _field(
+        "Near-duplicates",
+        "Tiles that show nearly the same as another one: a film scanned twice, or exported again. "
+        "list: the manifest names the other tile in duplicate_of; drop: they are dropped too, "
+        "unless they touch a lesion; off: they are not searched for.",
+        default="list",
+    )
+
     # -- split -------------------------------------------------------------------------------
     validation_fraction: float = _field(
         "Validation share", "Share of the patients.", default=0.15, ge=0, lt=1

@@ -10,6 +10,7 @@ import numpy.typing as npt
 KEEP, DROP, REVIEW = "keep", "drop", "review"
 BLACK, MISINFORMATIVE, MIXED, LESION_GUARD = "black", "misinformative", "mixed", "lesion_guard"
 REVIEWER, NO_PIXELS = "reviewer", "no_pixels"
+NEAR_DUPLICATE = "near_duplicate"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ def decide(
     threshold: float | npt.NDArray[np.float64],
     tissue_for_review: float,
     called_normal: npt.NDArray[np.bool_] | None = None,
+    is_duplicate: npt.NDArray[np.bool_] | None = None,
 ) -> Decisions:
     """Decide on tiles.
 
     A black tile is dropped. A tile that scores at least ``threshold`` is dropped as misinformative;
     with ``tissue_for_review`` or more of breast in it a person decides ("mixed"). A tile that
-    touches a lesion is never dropped: what would have been goes to review ("lesion_guard"), and so
-    does a tile with a lesion on a film that is called normal.
+    nothing else is said of is dropped where ``is_duplicate``. A tile that touches a lesion is never
+    dropped: what would have been goes to review ("lesion_guard"), and so does a tile with a lesion
+    on a film that is called normal.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ def decide(
         See above, in [0, 1].
     called_normal : (n,) bool, optional
         Whether the tile's film is labelled normal.
+    is_duplicate : (n,) bool, optional
+        Whether another tile that shows the same stays.
 
     Returns
     -------
@@ -72,6 +77,9 @@ def decide(
         (is_black, DROP, BLACK),
     ):
         decision[where], reason[where] = what, why
+    if is_duplicate is not None:
+        copied = is_duplicate & (decision == KEEP)
+        decision[copied], reason[copied] = DROP, NEAR_DUPLICATE
     without = np.array(
         [d if r is None else f"{d}/{r}" for d, r in zip(decision, reason, strict=True)], object
     )

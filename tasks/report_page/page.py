@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from tasks.report_page.cautions import Caution, ScannerShortcut
+from tasks.report_page.duplicates import NearDuplicates
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.measured import Measured
 from tasks.report_page.pictures import Curve, FilmPicture
@@ -62,6 +63,8 @@ class Cluster:
     share_of_tiles: float
     share_flagged: float
     sheet: Sheet
+    says: str = ""
+    """What else is known of it, after the sheet's text."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Page:
     cluster_count: int
     noise: int
     outliers: Sheet
+    duplicates: NearDuplicates
     encoder: dict[str, Any]
     curve: Curve | None
     reconstructions: str | None

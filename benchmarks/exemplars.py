@@ -2,9 +2,9 @@
 
     python benchmarks/exemplars.py --workspace W --truth DIR [--draws 20] [--exemplars 5]
 
-W is a finished run with ``--context tile``. For each draw, exemplars are taken at random from the tiles
-that the truth calls misinformative, the tile scorer is learned anew with them, and every tile that is
-not black is scored; the exemplars themselves are left out of the figure.
+W is a finished run with ``--context tile``. For each draw, exemplars are taken at random from the
+tiles that the truth calls misinformative, the tile scorer is learned anew with them, and every tile
+that is not black is scored; the exemplars themselves are left out of the figure.
 """
 
 from __future__ import annotations

@@ -282,6 +282,7 @@ def _plant(
         before.factor,
         rng,
         ground=before.background_level,
+        frame=before.frame,
     )
     share, kind = planting.planted_shares(planted, boxes)
     breast, foreign = columns["breast_fraction"], columns["foreign_fraction"]

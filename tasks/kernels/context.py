@@ -103,6 +103,9 @@ class FilmContext:
     """Of the film's unexposed ground as a whole, on the scale [0, 1]."""
     background_noise: float
     """Spread of that ground (1.48 times the median deviation), on the scale [0, 1]."""
+    frame: tuple[int, int] | None = None
+    """First column of blocks of the film itself and the one behind its last: what lies beside is
+    padding. None: all of them."""
 
 
 def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE) -> FilmContext:
@@ -119,7 +122,7 @@ def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE
     -------
     FilmContext
     """
-    from tasks.kernels.film_passes import block_statistics
+    from tasks.kernels.film_passes import block_statistics, frame
 
     factor = max(1, -(-max(film.shape) // longer_side))
     mean, high = block_statistics(np.ascontiguousarray(film), factor)
@@ -135,6 +138,7 @@ def film_context(film: npt.NDArray[np.uint16], *, longer_side: int = LONGER_SIDE
         columns=film.shape[1],
         background_level=level,
         background_noise=noise,
+        frame=frame(high, FRAME_MIN_FILLED)[1:],
     )
 
 

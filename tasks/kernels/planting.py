@@ -153,6 +153,7 @@ def plant_film(
     rng: np.random.Generator,
     *,
     ground: float,
+    frame: tuple[int, int] | None = None,
     count: int = 8,
 ) -> PlantedFilm:
     """Plant annotations beside the breast of a film.
@@ -173,6 +174,9 @@ def plant_film(
         Draws everything.
     ground : float
         Level of the film's unexposed ground, [0, 1].
+    frame : tuple of int, optional
+        First column of blocks of the film and the one behind its last; nothing is planted on the
+        padding beside it.
     count : int, default 8
         How many annotations; fewer where there is no place beside the breast.
 
@@ -183,15 +187,17 @@ def plant_film(
     out = tuple(plane.copy() for plane in planes)
     rows, columns = out[0].shape
     longer = max(rows, columns)
-    free_rows, free_columns = np.nonzero(~breast)
+    left, right = (0, breast.shape[1]) if frame is None else frame
+    free_rows, free_columns = np.nonzero(~breast[:, left:right])
+    left, right = left * block_px, min(right * block_px, columns)
     boxes, kinds, masks = [], [], []
     for _ in range(count if free_rows.size else 0):
         letter = longer * _log_uniform(rng, 0.008, 0.04)
-        size = int(min(letter * rng.uniform(2, 5), 0.2 * longer, rows, columns))
+        size = int(min(letter * rng.uniform(2, 5), 0.2 * longer, rows, right - left))
         pick = int(rng.integers(free_rows.size))
         y = int(free_rows[pick] * block_px - size * rng.random())
-        x = int(free_columns[pick] * block_px - size * rng.random())
-        y, x = min(max(y, 0), rows - size), min(max(x, 0), columns - size)
+        x = int(left + free_columns[pick] * block_px - size * rng.random())
+        y, x = min(max(y, 0), rows - size), min(max(x, left), right - size)
         drawn = draw(size, size, rng, ground=ground, letter_px=letter)
         at = np.minimum((np.arange(size) + y) // block_px, breast.shape[0] - 1)
         across = np.minimum((np.arange(size) + x) // block_px, breast.shape[1] - 1)

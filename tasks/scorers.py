@@ -187,6 +187,8 @@ def _write(writer: ShardWriter, learning: _Learning, patients: int) -> None:
         "weight": scoring.scorer_weight(patients) if by_film else 1.0,
         "fold_of_film": dict(sorted(learning.fold_of_film.items())),
         "counts": learning.counts,
+        "held_out_found": learning.held_out[0],
+        "held_out": learning.held_out[1],
         "exemplars_given": [e.describe() for e in learning.exemplars],
         "exemplars_not_found": learning.not_found,
     }
@@ -202,7 +204,12 @@ def _write(writer: ShardWriter, learning: _Learning, patients: int) -> None:
     )
     writer.write_bytes("planted.png", learning.sheet())
     writer.rows = rows
-    writer.counts = {"learned_from": rows, **learning.counts}
+    writer.counts = {
+        "learned_from": rows,
+        **learning.counts,
+        "held_out_found": learning.held_out[0],
+        "held_out": learning.held_out[1],
+    }
 
 
 class _Learning:
@@ -223,6 +230,8 @@ class _Learning:
         self.exemplars = exemplars
         self.rng = np.random.default_rng([settings.seed, 0x5C08E])
         self.counts: dict[str, int] = {}
+        self.held_out = (0, 0)
+        """Planted on bare ground and found by the trees that had not seen them, and all."""
         self.shown: list[npt.NDArray[np.float32]] = []
         self.not_found: list[str] = []
         self.positive_names: list[str] = []
@@ -383,6 +392,9 @@ class _Learning:
             n_folds=many,
             seed=self.settings.seed,
         )
+        known = (classes == ANNOTATION) & (folds >= 0)
+        said = scorer.log_probabilities(figures[known], folds[known])
+        self.held_out = int((tile_scorer.log_odds(said) >= 0).sum()), int(known.sum())
         return scorer, len(figures)
 
     # -- exemplars ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ FILMS = "index/films.parquet"
 PIXELS = "pixels.zarr"
 FIGURES = "figures.zarr"
 """What each stored tile looks like (``tasks.kernels.tile_figures``), float32, in the order of
-``pixels.zarr``."""
+``pixels.zarr``; NaN for tiles that are tissue beyond doubt by the film's map."""
 PLANTED_INDEX = "index/planted.parquet"
 PLANTED_PIXELS = "planted.zarr"
 PLANTED_FIGURES = "planted_figures.zarr"

@@ -216,7 +216,9 @@ class Judge:
             return tiles
         has_pixels = tiles["pixels_index"].notna().to_numpy(bool)
         figures = read_figures(self.workspace, tile_key, planted=planted)
-        own = figures[tiles.loc[has_pixels, "pixels_index"].to_numpy(np.int64)]
+        places = tiles["pixels_index"].fillna(-1).to_numpy(np.int64)
+        has_pixels[has_pixels] = ~np.isnan(figures[places[has_pixels], 0])
+        own = figures[places[has_pixels]]
         folds = self.stored.facts["fold_of_film"]
         fold = tiles.loc[has_pixels, "mammogram_id"].map(folds).fillna(-1).to_numpy(np.int64)
         said = self.trees.log_probabilities(own, fold)

@@ -28,7 +28,7 @@ from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import made_tissue, planting, scoring, thumbnails, tile_figures
 
-MOST_TISSUE, MOST_GROUND = 4000, 2000
+MOST_TISSUE, MOST_GROUND = 3000, 2000
 """Tiles learned from, at most: more change a score by less than another draw of them does."""
 PLANTED_TILES = 1500
 """Planted on each, tissue and ground."""
@@ -309,11 +309,19 @@ class _Learning:
                 "no tile is left to learn from: all are black. Look at the exclusions and at the "
                 "black tiles in the report."
             )
+        self._look_at(drawn)
         drawn = drawn.assign(fold=drawn["mammogram_id"].map(self.fold_of_film).fillna(-1))
         figures = _figures_of(drawn)
         self.centre = figures.mean(axis=0)
         self.spread = np.maximum(figures.std(axis=0), 1e-6)
         return drawn.reset_index(drop=True)
+
+    def _look_at(self, tiles: pd.DataFrame) -> None:
+        """Fill in the figures of tiles that the cutting did not look at."""
+        missing = np.array([np.isnan(f[0]) for f in tiles["figures"]], bool)
+        if missing.any():
+            found = tile_figures.tile_figures(self._pictures(tiles[missing]))
+            tiles.loc[missing, "figures"] = pd.Series(list(found), tiles.index[missing])
 
     def _kinds(self, index: pd.DataFrame) -> npt.NDArray[np.object_]:
         if self.settings.context == "tile":
@@ -421,12 +429,13 @@ class _Learning:
             ).to_pandas()
             index = index[index["pixels_index"].notna()]
             index = index.assign(source=index["mammogram_id"].map(self.source_of_film))
-            figures = read_figures(self.workspace, key)
             for i, exemplar in wanted:
                 row, overlap = exemplar.best_of(index)
                 if row is not None and overlap > best.get(i, 0.0):
                     best[i] = overlap
-                    found[i] = (str(row["tile_id"]), figures[int(row["pixels_index"])])
+                    one = row.to_frame().T.assign(key=key)
+                    looks = tile_figures.tile_figures(self._pictures(one))
+                    found[i] = (str(row["tile_id"]), looks[0])
         self.not_found = [e.describe() for i, e in enumerate(self.exemplars) if i not in found]
         for positive in (True, False):
             here = [found[i] for i in sorted(found) if self.exemplars[i].positive == positive]

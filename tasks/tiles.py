@@ -235,7 +235,10 @@ def _cut_film(
 
     tiles = cut(scaled, boxes[stored])
     out.pixels.append(tiles)
-    out.figures.append(tile_figures.tile_figures(tiles))
+    clear = scoring.is_beyond_doubt(columns["breast_fraction"], columns["foreign_fraction"])
+    figures = np.full((len(tiles), len(tile_figures.NAMES)), np.nan, np.float32)
+    figures[~clear[stored]] = tile_figures.tile_figures(tiles[~clear[stored]])
+    out.figures.append(figures)
     planted = PLANTED.empty_table()
     if plant:
         planted = _plant(film, (scaled, seen), ground, boxes, columns, out, cut)

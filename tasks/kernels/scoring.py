@@ -55,6 +55,27 @@ SCORER_PATIENTS = 10
 what these have."""
 
 
+def is_beyond_doubt(
+    breast_fraction: FloatArray, foreign_fraction: FloatArray
+) -> npt.NDArray[np.bool_]:
+    """Tiles that the film's map calls tissue so clearly that no look at the tile can change it.
+
+    Without foreign content the odds by the map are 0.02 to the breast's share; the tile's own look
+    turns them round by a factor of exp(0.5 * 6) = 20 at most, which 40 % of breast outweigh.
+
+    Parameters
+    ----------
+    breast_fraction, foreign_fraction : float32, (n_tiles,)
+        [0, 1]; NaN where no film is known.
+
+    Returns
+    -------
+    bool, (n_tiles,)
+    """
+    most = BREAST_SHARE_EVEN * np.exp(SCORER_SHARE * TILE_LIMIT)
+    return np.asarray((foreign_fraction == 0) & (breast_fraction > most))
+
+
 def scorer_weight(patients: int) -> float:
     """Weight of the tile scorer's log odds beside those of the film's context, [0, 0.5)."""
     return SCORER_SHARE * patients / (patients + SCORER_PATIENTS)

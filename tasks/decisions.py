@@ -214,23 +214,23 @@ class Judge:
         tiles = by_film_alone(tiles)
         if self.stored is None or self.trees is None or not n:
             return tiles
-        has_pixels = tiles["pixels_index"].notna().to_numpy(bool)
         figures = read_figures(self.workspace, tile_key, planted=planted)
         places = tiles["pixels_index"].fillna(-1).to_numpy(np.int64)
-        has_pixels[has_pixels] = ~np.isnan(figures[places[has_pixels], 0])
-        own = figures[places[has_pixels]]
+        looked_at = places >= 0
+        looked_at[looked_at] = ~np.isnan(figures[places[looked_at], 0])
+        own = figures[places[looked_at]]
         folds = self.stored.facts["fold_of_film"]
-        fold = tiles.loc[has_pixels, "mammogram_id"].map(folds).fillna(-1).to_numpy(np.int64)
+        fold = tiles.loc[looked_at, "mammogram_id"].map(folds).fillna(-1).to_numpy(np.int64)
         said = self.trees.log_probabilities(own, fold)
         odds, tissue = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-        odds[has_pixels], tissue[has_pixels] = log_odds(said), tissue_log_odds(said)
+        odds[looked_at], tissue[looked_at] = log_odds(said), tissue_log_odds(said)
         score = fused_score(context, breast, foreign, odds, weight=self.stored.facts["weight"])
         alone = np.isnan(breast)
         tiles["score"] = score
         tiles["annotation_score"] = probability(odds)
         tiles["tissue_share"] = np.where(alone, probability(tissue), breast)
         if len(self.stored.exemplar_names):
-            tiles.loc[has_pixels, "nearest_exemplar"] = self._nearest(own)
+            tiles.loc[looked_at, "nearest_exemplar"] = self._nearest(own)
         return tiles
 
     def _nearest(self, figures: npt.NDArray[np.float32]) -> npt.NDArray[np.object_]:

@@ -11,6 +11,7 @@ by the one that has not seen its patient: what was learned by heart does not cou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,38 @@ class TileScorer:
                 total[use] += _log_softmax(_raw(rows[use], *_arrays(trees)))
                 count[use] += 1
         return (total / np.maximum(count, 1)).astype(np.float32)
+
+
+def averaged(scorers: Sequence[TileScorer]) -> TileScorer:
+    """Scorer whose raw scores are the mean of several, all with the same figures and folds."""
+    folds = []
+    for parts in zip(*(s.folds for s in scorers), strict=True):
+        starts = np.cumsum([0, *(len(t.feature) for t in parts)])[:-1]
+        inner = [t.feature >= 0 for t in parts]
+        folds.append(
+            Trees(
+                feature=np.concatenate([t.feature for t in parts]),
+                threshold=np.concatenate([t.threshold for t in parts]),
+                left=_shifted([t.left for t in parts], inner, starts),
+                right=_shifted([t.right for t in parts], inner, starts),
+                value=np.concatenate([t.value for t in parts]) / len(parts),
+                roots=np.concatenate(
+                    [t.roots + s for t, s in zip(parts, starts, strict=True)]
+                ).astype(np.int32),
+                baseline=np.mean([t.baseline for t in parts], axis=0),
+            )
+        )
+    return TileScorer(tuple(folds), scorers[0].figures)
+
+
+def _shifted(
+    children: Sequence[npt.NDArray[np.int32]],
+    inner: Sequence[npt.NDArray[np.bool_]],
+    starts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:
+    """Child nodes counted over all trees; leaves keep 0."""
+    moved = [np.where(i, c + s, 0) for c, i, s in zip(children, inner, starts, strict=True)]
+    return np.concatenate(moved).astype(np.int32)
 
 
 def log_odds(log_probabilities: FloatArray) -> FloatArray:

@@ -34,7 +34,7 @@ PLANTED_TILES = 1500
 """Planted on each, tissue and ground."""
 FEW_TISSUE, FEW_GROUND = 500, 200
 """With fewer real ones made-up tiles are added."""
-MADE_TISSUE, MADE_GROUND = 1500, 500
+MADE_TISSUE, MADE_GROUND = 2500, 500
 MADE_WEIGHT = 0.3
 """Of a made-up tile beside a real one."""
 CLEAN_FOREIGN = 0.001
@@ -44,6 +44,9 @@ POOL = 12_000
 SORTING = (0.7, 0.8, 0.85)
 """Share of the pool that counts as clean after each round of sorting. Annotated tiles are a few in
 a hundred of a film's; what is in doubt is left out, not learned wrongly."""
+CHAINS = 4
+"""Scorers that sort together, each with made-up and planted tiles of its own: one alone may start
+with an odd idea of tissue (average precision from 0.92 to 0.97 over seeds)."""
 EXEMPLAR_WEIGHT = 25.0
 """Of an exemplar beside a planted tile: it is real, and somebody vouches for it."""
 MOST_NEAR = 40
@@ -261,26 +264,30 @@ class _Learning:
         """Start from made-up tissue; sort the tiles, learn from those that are clean, and again."""
         pool = self._pool(("any", POOL))
         self._look_up_exemplars(pool)
-        made = self._made()
-        scorer, rows = self._fit(made, n_folds=1)
         figures, folds = _figures_of(pool), _folds_of(pool)
         dark = pool.sort_values(["mean", "draw"]).head(max(60, len(pool) // 10))
-        on_dark = self._planted_on(dark, ANNOTATION)
+        made = [self._made() for _ in range(CHAINS)]
+        on_dark = [self._planted_on(dark, ANNOTATION) for _ in range(CHAINS)]
+        fitted = [self._fit(samples, n_folds=1) for samples in made]
         for share in SORTING:
-            said = scorer.log_probabilities(figures, folds)
-            annotated = tile_scorer.annotated_log_odds(said)
-            tissue = tile_scorer.tissue_log_odds(said)
+            said = [scorer.log_probabilities(figures, folds) for scorer, _ in fitted]
+            annotated = np.mean([tile_scorer.annotated_log_odds(s) for s in said], axis=0)
+            tissue = np.mean([tile_scorer.tissue_log_odds(s) for s in said], axis=0)
             suspect = annotated - tissue
             clean = suspect < np.quantile(suspect, share)
             with_tissue = self._without_near(pool[clean & (tissue > 0)])
             bare = pool[clean & (tissue <= 0) & (annotated < 0)]
             if not len(with_tissue):
                 break
-            samples = [self._sample(with_tissue.head(MOST_TISSUE), TISSUE)]
-            samples += [self._sample(bare.head(MOST_GROUND), GROUND)] if len(bare) else []
-            samples += on_dark + self._planted_on(with_tissue, MIXED) + made
-            scorer, rows = self._fit([*samples, *self._exemplar_samples()])
-        return scorer, rows
+            fitted = []
+            for own_made, own_dark in zip(made, on_dark, strict=True):
+                size = min(MOST_TISSUE, len(with_tissue))
+                chosen = np.sort(self.rng.choice(len(with_tissue), size, replace=False))
+                samples = [self._sample(with_tissue.iloc[chosen], TISSUE)]
+                samples += [self._sample(bare.head(MOST_GROUND), GROUND)] if len(bare) else []
+                samples += own_dark + self._planted_on(with_tissue, MIXED) + own_made
+                fitted.append(self._fit([*samples, *self._exemplar_samples()]))
+        return tile_scorer.averaged([scorer for scorer, _ in fitted]), fitted[0][1]
 
     # -- pieces -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from tasks.kernels.scoring import (
     TILE_LIMIT,
     context_score,
     fused_score,
+    is_beyond_doubt,
     is_mixed,
     probability,
     scaled_figures,
@@ -125,3 +126,19 @@ def test_scaled_figures_lie_within_five_spreads():
     figures = np.float32([[1, 10], [3, 10], [99, -99]])
     scaled = scaled_figures(figures, np.float32([1, 10]), np.float32([2, 1]))
     assert scaled.tolist() == [[0, 0], [1, 0], [5, -5]]
+
+
+@given(share, st.sampled_from([0.0, 1e-4, 0.2]), log_odds, st.integers(0, 10_000))
+def test_of_tissue_beyond_doubt_no_look_at_the_tile_makes_the_odds_even(
+    breast, foreign, odds, patients
+):
+    tile = np.float32([breast]), np.float32([foreign])
+    if is_beyond_doubt(*tile)[0]:
+        look = np.float32([odds])
+        found = fused_score(context_score(*tile), *tile, look, weight=scorer_weight(patients))
+        assert found[0] < 0.5
+
+
+def test_tissue_is_beyond_doubt_from_two_fifths_of_breast_on_and_never_without_a_film():
+    breast, foreign = np.float32([0.3, 0.45, 0.45, np.nan]), np.float32([0, 0, 0.001, np.nan])
+    assert is_beyond_doubt(breast, foreign).tolist() == [False, True, False, False]

@@ -113,6 +113,9 @@ def _check_tree(tree: Mapping[str, npt.NDArray[Any]], key: str, figures: int) ->
     for side in ("left", "right"):
         child = tree[side][inner] if sound else np.array([0])
         sound = sound and bool(((child > own) & (child < nodes)).all())
-    roots = tree["roots"]
-    if not (sound and bool(((roots >= 0) & (roots < nodes)).all())):
+    roots, classes = tree["roots"], len(tree["baseline"])
+    sound = sound and bool(((roots >= 0) & (roots < nodes)).all())
+    sound = sound and classes > 0 and len(roots) % classes == 0
+    sound = sound and not np.isnan(tree["threshold"]).any()
+    if not (sound and all(np.isfinite(tree[n]).all() for n in ("value", "baseline"))):
         raise ShardError(f"scorers/{key}/{TREES} is damaged. Remove that folder and run again.")

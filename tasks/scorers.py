@@ -106,11 +106,12 @@ def _hash(name: str) -> bytes:
 def scorer_key(
     tile_keys: Sequence[str],
     fold_of_film: Mapping[str, int],
+    source_of_film: Mapping[str, str],
     patients: int,
     settings: ScorerSettings,
     exemplars: Sequence[Exemplar],
 ) -> str:
-    """Key of a scorer: tiles, folds, settings, what the table of exemplars says, and code."""
+    """Key of a scorer: tiles, folds, settings, what the table of exemplars means, and code."""
     code = source_fingerprint(
         "tasks.scorers",
         "tasks.kernels.planting",
@@ -120,7 +121,9 @@ def scorer_key(
         "storage.exemplars",
         "storage.scorer_shards",
     )
-    known = [e.content() for e in exemplars]
+    boxed = {e.source for e in exemplars if e.source is not None}
+    meant = sorted((i, source) for i, source in source_of_film.items() if source in boxed)
+    known = [meant, *(e.content() for e in exemplars)]
     return content_key(
         KIND,
         sorted(tile_keys),
@@ -170,7 +173,7 @@ def train_scorer(
     """
     workspace = Workspace.open(workspace_uri)
     exemplars = read_exemplars(settings.exemplars) if settings.exemplars else []
-    key = scorer_key(tile_keys, fold_of_film, patients, settings, exemplars)
+    key = scorer_key(tile_keys, fold_of_film, source_of_film, patients, settings, exemplars)
 
     def write(writer: ShardWriter) -> None:
         learning = _Learning(
@@ -254,7 +257,7 @@ class _Learning:
         tissue = self._without_near(tissue)
         samples = [self._sample(tissue, TISSUE), self._sample(ground, GROUND)]
         samples += self._planted_on(tissue, MIXED) + self._planted_on(ground, ANNOTATION)
-        if len(tissue) < FEW_TISSUE or len(ground) < FEW_GROUND:
+        if _fewest(tissue) < FEW_TISSUE or _fewest(ground) < FEW_GROUND:
             samples += self._made()
         return self._fit([*samples, *self._exemplar_samples()])
 
@@ -494,6 +497,11 @@ def _figures_of(tiles: pd.DataFrame) -> Figures:
     if not len(tiles):
         return np.empty((0, len(tile_figures.NAMES)), np.float32)
     return np.stack(tiles["figures"].to_list()).astype(np.float32)
+
+
+def _fewest(tiles: pd.DataFrame) -> int:
+    """Tiles that the scorer which sees the fewest of them sees."""
+    return min(int((tiles["fold"] != f).sum()) for f in range(FOLDS))
 
 
 def _folds_of(tiles: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -125,6 +125,20 @@ def test_no_tile_that_touches_the_lesion_is_dropped(manifest: pd.DataFrame) -> N
     assert (touching.decision != "drop").all()
 
 
+def test_the_record_says_what_became_of_planted_annotations_and_of_lesions(
+    curated: tuple[Workspace, dict[str, Any]], manifest: pd.DataFrame
+) -> None:
+    record = curated[1]
+    assert record["thresholds"] == {"all": 0.5, "by_scanner": {}}
+    found, n = record["planted"]["all"]["all"]
+    assert 0 < found <= n
+    assert sum(count for _, count in record["planted"]["kind"].values()) == n
+    touching = manifest[manifest.lesion_fraction > 0]
+    assert sum(record["lesions"].values()) == len(touching)
+    guarded = touching.reason == "lesion_guard"
+    assert record["lesions"].get("keep", 0) == (~guarded).sum()
+
+
 def test_a_second_run_makes_nothing_and_publishes_the_same(
     curated: tuple[Workspace, dict[str, Any]], film_folder: Path, small: dict[str, int]
 ) -> None:
@@ -134,7 +148,7 @@ def test_a_second_run_makes_nothing_and_publishes_the_same(
     before = read_manifest(workspace).drop_columns(["run_id"])
     again = curate(CurationSettings(source=str(film_folder), out=workspace.uri, **small))
     assert read_manifest(workspace).drop_columns(["run_id"]).equals(before)
-    for stage in ("tiles", "encoder", "embeddings", "clusters"):
+    for stage in ("tiles", "scorer", "encoder", "embeddings", "clusters"):
         assert again["stages"][stage]["made"] == 0
         assert again["stages"][stage]["reused"] == first["stages"][stage]["made"]
 
@@ -150,8 +164,11 @@ def test_other_order_and_other_folder_give_the_same_tiles(
     from flows.curate import curate
 
     films = sorted(film_folder.rglob("*.png"), reverse=True)
+    table = (film_folder / "films.csv").read_text()
     for i, film in enumerate(films):
         shutil.copy(film, tmp_path / f"{i:02d}.png")
+        table = table.replace(film.relative_to(film_folder).as_posix(), f"{i:02d}.png")
+    (tmp_path / "films.csv").write_text(table)  # who shares a patient is what the scorer goes by
     settings = CurationSettings(source=str(tmp_path / "*.png"), out=str(tmp_path / "w"), **small)
     curate(settings)
     moved = read_manifest(Workspace.open(tmp_path / "w")).to_pandas()
@@ -251,3 +268,37 @@ def test_without_a_usable_film_the_run_says_why(
     settings = CurationSettings(source=str(tmp_path / "films"), out=str(tmp_path / "w"), **small)
     with pytest.raises(MammosiftError, match=r"no film in .* can be used: 1 files found"):
         curate(settings)
+
+
+@pytest.mark.slow
+def test_a_folder_of_small_tiles_is_curated_without_films(
+    prefect_server: str, film_folder: Path, small: dict[str, int], tmp_path: Path
+) -> None:
+    import cv2
+
+    from flows.curate import curate
+
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for i, path in enumerate(sorted(film_folder.rglob("*.png"))):
+        film = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        for y in range(0, 512, 64):
+            for x in range(0, 384, 64):
+                cv2.imwrite(str(folder / f"{i}-{y}-{x}.png"), film[y : y + 64, x : x + 64])
+    settings = small | {"films_per_shard": 200}
+    record = curate(
+        CurationSettings(source=str(folder), out=str(tmp_path / "w"), context="tile", **settings)
+    )
+    tiles = read_manifest(Workspace.open(tmp_path / "w")).to_pandas()
+    assert len(tiles) == record["tiles"]["cut"] == 12 * 8 * 6
+    assert set(record["tiles"]["by_decision"]) >= {"keep", "drop"}
+    looked_at = tiles.reason.ne("black")
+    assert tiles.misinformative_score[looked_at].between(0, 1).all()
+    assert tiles.misinformative_score[~looked_at].isna().all()
+    assert record["planted"] == {"all": {}, "kind": {}, "scanner": {}, "tissue": {}, "view": {}}
+    name = tiles.source.str.removesuffix(".png").str.split("-", expand=True).astype(int)
+    right = name[0] % 2 == 1  # the breast of these lies at the left, the letters at the upper right
+    letters = right & (name[1] == 0) & name[2].between(256, 320)
+    tissue = right & name[1].between(192, 256) & (name[2] < 128)
+    assert (tiles.decision[tissue] == "keep").mean() > 0.9
+    assert (tiles.decision[letters] != "keep").mean() > 0.9

@@ -18,7 +18,7 @@ import pytest
 
 from storage import verdicts
 from storage.manifest import read_manifest
-from storage.workspace import Workspace
+from storage.workspace import COMPLETE, Workspace
 from tasks import reviews
 from tasks.review_settings import ReviewSettings
 from tasks.settings import CurationSettings
@@ -292,6 +292,45 @@ def test_the_command_writes_a_page_and_a_table_then_applies_it(workspace: Worksp
 
     assert command("--workspace", workspace.root).returncode == 0
     assert template.read_bytes() == filled, "what a person filled in is not written over"
+
+
+def as_by_an_earlier_version(workspace: Workspace) -> None:
+    """Take away what runs did not leave before there was a tile scorer."""
+    for shard in (Path(workspace.root) / "tiles").iterdir():
+        mark = shard / COMPLETE
+        record = json.loads(mark.read_text())
+        for name in list(record["files"]):
+            if "planted" in name or name.startswith("figures.zarr"):
+                (shard / name).unlink()
+                del record["files"][name]
+        del record["counts"]["planted"]
+        mark.write_text(json.dumps(record))
+    for kind in ("scorers", "evidence", "duplicates"):
+        shutil.rmtree(Path(workspace.root) / kind)
+    run = last_record(workspace)
+    for name in ("planted", "lesions", "thresholds", "near_duplicates"):
+        run.pop(name, None)
+    for name in ("scorer", "evidence", "duplicates"):
+        del run["shards"][name]
+    later = ("context", "wanted_recall", "wanted_precision", "near_duplicates")
+    for name in later:
+        del run["settings"][name]
+    workspace.write_json(f"runs/{run['run_id']}.json", run)
+
+
+def test_a_workspace_of_an_earlier_version_can_be_reviewed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    as_by_an_earlier_version(workspace)
+    tile = some_tile(manifest(workspace), decision="keep", lesion_fraction=0.0)
+    file = table(tmp_path, {"tile_id": tile, "verdict": "drop"})
+    record = review(workspace, decisions=str(file), reviewer=READER)
+    after = manifest(workspace)
+    assert (after.decision[tile], after.reason[tile]) == ("drop", "reviewer")
+    assert after.annotation_score.isna().all(), "by the film's map alone"
+    assert after.misinformative_score[after.reason != "black"].notna().all()
+    assert record["shards"]["scorer"] is None
+    assert record["planted"] == {}
 
 
 def test_wrong_arguments_exit_with_2(workspace: Workspace, tmp_path: Path) -> None:

@@ -103,3 +103,31 @@ def test_without_a_verdict_nothing_changes(
 ) -> None:
     tile = {"is_black": is_black, "score": score, "breast_fraction": breast}
     assert judged(None, touches_lesion=lesion, **tile) == one(touches_lesion=lesion, **tile)
+
+
+def test_a_lesion_on_a_film_called_normal_goes_to_a_person_whatever_its_score() -> None:
+    normal = np.array([True, True, True, False])
+    decided = decide(
+        is_black=np.array([False, True, False, False]),
+        score=np.float32([0.1, 0.1, 0.1, 0.1]),
+        breast_fraction=np.full(4, 0.9, np.float32),
+        touches_lesion=np.array([True, True, False, True]),
+        threshold=0.5,
+        tissue_for_review=0.05,
+        called_normal=normal,
+    )
+    assert decided.decision.tolist() == ["review", "review", "keep", "keep"]
+    assert decided.reason.tolist() == ["lesion_guard", "lesion_guard", None, None]
+    assert decided.without_guard.tolist() == ["keep", "drop/black", "keep", "keep"]
+
+
+def test_each_tile_has_its_own_threshold() -> None:
+    decided = decide(
+        is_black=np.zeros(3, bool),
+        score=np.float32([0.6, 0.6, 0.6]),
+        breast_fraction=np.zeros(3, np.float32),
+        touches_lesion=np.zeros(3, bool),
+        threshold=np.array([0.5, float(np.float32(0.6)), np.nextafter(1, 2)]),
+        tissue_for_review=0.05,
+    )
+    assert decided.decision.tolist() == ["drop", "drop", "keep"]

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from storage.schemas import TILES
-from tasks.kernels.film_tiles import lesion_fractions, screen_film
+from tasks.kernels.film_tiles import lesion_fractions, screen_film, screen_tiles
 from tasks.kernels.intensity import normalise, normalise_for_context
 from tasks.kernels.tiling import tile_boxes
 
@@ -42,6 +42,21 @@ def test_breast_lettering_and_nothing_are_told_apart():
     assert columns["is_black"].tolist() == [False, False, False, True]
     assert (columns["context_score"] >= 0.5).tolist() == [False, True, False, True]
     assert columns["foreign_fraction"][1] == pytest.approx(0.02, abs=0.01)
+
+
+def test_tiles_by_themselves_have_the_same_columns_and_know_nothing_of_the_film():
+    film = film_in_quadrants()
+    alone, by_film = screen_tiles(film, QUADRANTS), screen_film(film, QUADRANTS)
+    assert list(alone) == list(by_film)
+    of_film = ("breast_fraction", "foreign_fraction", "context_score")
+    for name, values in alone.items():
+        assert values.shape == (4,)
+        assert values.dtype == by_film[name].dtype
+        if name in of_film:
+            assert np.isnan(values).all()
+        elif name != "is_black":
+            np.testing.assert_array_equal(values, by_film[name])
+    assert alone["is_black"].tolist() == [False, False, False, True]
 
 
 def test_lesion_fractions_are_unknown_without_a_mask():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.kernels.intensity import (
+    full_range,
     normalise,
     normalise_for_context,
     optical_density,
@@ -135,3 +136,22 @@ def test_the_scale_never_reverses_two_levels(seed, dtype, scanner, bits):
         scaled = scale(film, scanner=scanner, bits_stored=bits)
         assert (np.diff(scaled.ravel()[order].astype(np.int64)) >= 0).all()
         assert scaled.dtype == np.uint16
+
+
+def test_the_full_range_of_the_type_becomes_the_scale():
+    eight, sixteen = np.uint8([[0, 51, 255]]), np.uint16([[0, 13107, 65535]])
+    for pixels in (eight, sixteen):
+        scaled = full_range(pixels, bits_stored=None)
+        assert scaled.dtype == np.uint16
+        assert scaled.tolist() == [[0, 13107, 65535]]
+
+
+def test_the_bits_of_the_source_say_what_is_white_and_more_is_clipped():
+    twelve = np.uint16([[0, 4095, 4096, 65535]])
+    assert full_range(twelve, bits_stored=12).tolist() == [[0, 65535, 65535, 65535]]
+
+
+def test_the_full_range_does_not_depend_on_the_other_pixels():
+    film = np.random.default_rng(0).integers(0, 4096, (50, 50)).astype(np.uint16)
+    whole = full_range(film, bits_stored=12)
+    np.testing.assert_array_equal(whole[:7, :9], full_range(film[:7, :9], bits_stored=12))

@@ -11,6 +11,7 @@ from tasks.kernels.screening import (
     content_fraction,
     intensity_figures,
     is_black,
+    is_black_alone,
 )
 from tasks.kernels.tiling import tile_boxes
 
@@ -99,3 +100,29 @@ def test_nothing_stands_out_from_a_white_ground():
 def test_a_black_tile_has_no_content_no_breast_and_nothing_foreign(content, breast, foreign, black):
     columns = (np.array([v], np.float32) for v in (content, breast, foreign))
     assert is_black(*columns).tolist() == [black]
+
+
+def black_alone(*tiles):
+    """Whether each tile is black by itself."""
+    row = np.concatenate(tiles, axis=1)
+    size = tiles[0].shape[0]
+    boxes = np.array([[size * i, 0, size, size] for i in range(len(tiles))], np.int32)
+    return is_black_alone(intensity_figures(row, boxes)).tolist()
+
+
+def test_without_its_film_a_dark_even_tile_is_black_and_a_bright_one_is_not():
+    rng = np.random.default_rng(0)
+    level = [np.full((100, 100), v, np.uint16) for v in (0, 2000, 12_000, 15_000, 65535)]
+    assert black_alone(*level) == [True, True, True, False, False]
+    grain = (6000 + 300 * rng.standard_normal((100, 100))).astype(np.uint16)
+    assert black_alone(grain) == [True]
+
+
+def test_without_its_film_a_letter_or_a_skin_line_makes_a_tile_not_black():
+    ground = np.full((100, 100), 2000, np.uint16)
+    letter, skin = ground.copy(), ground.copy()
+    letter[40:50, 40:44] = 50_000
+    skin[:, 90:] = 6000
+    dust = ground.copy()
+    dust[50, 50] = 65535
+    assert black_alone(letter, skin, dust) == [False, False, True]

@@ -707,7 +707,7 @@ def test_a_black_exemplar_has_no_neighbours(usual: Workspace, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "neither a column tile_id nor all of"),
+        ("", "no column tile_id or image, nor all of"),
         ("tile_id\n", "has no lines"),
         ("source,x,y,width\na,1,2,3\n", "line 1: .*missing: height"),
         ("source,x,y,width,height\na,1,two,3,4\n", "line 2, column y: 'two'"),

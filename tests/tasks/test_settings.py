@@ -29,6 +29,19 @@ def test_a_split_without_training_patients_is_refused() -> None:
         CurationSettings(source="/s", out="/o", validation_fraction=0.5, test_fraction=0.5)
 
 
+def test_a_recall_and_a_precision_are_not_wanted_together() -> None:
+    with pytest.raises(ValidationError, match="ask for two thresholds; give one of them"):
+        CurationSettings(source="/s", out="/o", wanted_recall=0.9, wanted_precision=0.9)
+
+
+@pytest.mark.parametrize("wanted", [{"wanted_recall": 0.9}, {"wanted_precision": 0.9}])
+def test_without_films_there_is_nothing_to_measure_a_wanted_share_on(
+    wanted: dict[str, float],
+) -> None:
+    with pytest.raises(ValidationError, match="set misinformative_threshold instead"):
+        CurationSettings(source="/s", out="/o", context="tile", **wanted)
+
+
 def test_settings_cannot_be_altered_and_unknown_ones_are_refused() -> None:
     settings = CurationSettings(source="/s", out="/o")
     with pytest.raises(ValidationError, match="frozen"):

@@ -9,9 +9,19 @@ import pytest
 
 from storage import collections, discovery
 from storage.records import Mammogram
-from storage.tile_shards import KIND, PIXELS, read_films, read_index, read_pixels
+from storage.tile_shards import (
+    KIND,
+    PIXELS,
+    read_figures,
+    read_films,
+    read_index,
+    read_pixels,
+    read_planted,
+)
 from storage.workspace import Workspace
 from tasks import films
+from tasks.kernels.scoring import is_beyond_doubt
+from tasks.kernels.tile_figures import NAMES, tile_figures
 from tasks.tiles import TileSettings, cut_shard, stored_tiles, tile_id
 
 SETTINGS = TileSettings(
@@ -59,6 +69,97 @@ def test_rows_and_pixels_of_a_shard_belong_together(
     assert ref.counts["tiles"] == len(index) == 12 * 48
     assert ref.counts["stored"] == len(stored)
     assert index.tile_id.is_unique
+
+
+def pixels_of(workspace: Workspace, key: str, n: int, *, planted: bool = False) -> np.ndarray:
+    return np.concatenate(list(read_pixels(workspace, key, np.arange(n), planted=planted)))
+
+
+def test_figures_are_those_of_the_pixels_and_left_out_where_tissue_is_beyond_doubt(
+    film_folder: Path, workspace: Workspace
+) -> None:
+    _, shard = shard_of(film_folder)
+    ref = cut_shard(workspace.uri, str(film_folder), shard, SETTINGS)
+    stored = read_index(workspace, ref.key).to_pandas().dropna(subset=["pixels_index"])
+    figures = read_figures(workspace, ref.key)
+    assert figures.shape == (len(stored), len(NAMES))
+    clear = is_beyond_doubt(stored["breast_fraction"], stored["foreign_fraction"])
+    assert 0 < clear.sum() < len(stored)
+    assert np.isnan(figures[clear]).all()
+    pixels = pixels_of(workspace, ref.key, len(stored))
+    np.testing.assert_array_equal(figures[~clear], tile_figures(pixels[~clear]))
+
+
+def test_planted_tiles_show_what_their_films_show_but_for_what_was_planted(
+    film_folder: Path, workspace: Workspace
+) -> None:
+    _, shard = shard_of(film_folder)
+    ref = cut_shard(workspace.uri, str(film_folder), shard, SETTINGS)
+    rows = read_planted(workspace, ref.key).to_pandas()
+    assert ref.counts["planted"] == len(rows) > 20
+    np.testing.assert_array_equal(rows["pixels_index"], np.arange(len(rows)))
+    assert rows["mammogram_id"].nunique() == 2, "an eighth of twelve films"
+    pixels = pixels_of(workspace, ref.key, len(rows), planted=True)
+    figures = read_figures(workspace, ref.key, planted=True)
+    np.testing.assert_array_equal(figures, tile_figures(pixels))
+
+    index = read_index(workspace, ref.key).to_pandas().set_index("tile_id")
+    before = index.loc[rows["tile_id"]].reset_index()
+    for name in ("mammogram_id", "x", "y", "width", "height"):
+        assert before[name].tolist() == rows[name].tolist()
+    for name in ("breast_fraction", "foreign_fraction"):
+        np.testing.assert_array_equal(before[name], rows[f"{name}_before"])
+    on = (rows["planted_fraction"] > 0).to_numpy()
+    assert rows["planted_fraction"].between(0, 1).all()
+    assert (rows["planted_fraction"][on] >= 0.01).all()
+    assert rows["kind"].notna().tolist() == on.tolist()
+    assert (rows["breast_fraction_before"][~on] >= 0.05).all()
+    stored = before["pixels_index"].notna().to_numpy()
+    assert stored[~on].all()
+    old = pixels_of(workspace, ref.key, ref.counts["stored"])
+    old = old[before["pixels_index"][stored].to_numpy(np.int64)]
+    same = (pixels[stored] == old).all(axis=(1, 2))
+    assert same.tolist() == (~on[stored]).tolist()
+
+
+def test_without_films_tiles_keep_their_grey_levels_and_nothing_is_known_of_a_map(
+    film_folder: Path, workspace: Workspace
+) -> None:
+    _, shard = shard_of(film_folder)
+    settings = TileSettings(**(vars(SETTINGS) | {"context": "tile"}))
+    ref = cut_shard(workspace.uri, str(film_folder), shard, settings)
+    index = read_index(workspace, ref.key).to_pandas()
+    assert len(index) == 12 * 48
+    for name in ("breast_fraction", "foreign_fraction", "context_score"):
+        assert index[name].isna().all()
+    assert index["is_black"].any()
+    assert read_planted(workspace, ref.key).num_rows == ref.counts["planted"] == 0
+    stored = index.dropna(subset=["pixels_index"])
+    pixels = pixels_of(workspace, ref.key, len(stored))
+    np.testing.assert_array_equal(read_figures(workspace, ref.key), tile_figures(pixels))
+    source = {f.mammogram_id: f.source for f in shard.films}
+    tile = stored.iloc[0]
+    film = cv2.imread(str(film_folder / source[tile.mammogram_id]), cv2.IMREAD_UNCHANGED)
+    box = film[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+    np.testing.assert_array_equal(pixels[0], box)
+
+
+@pytest.mark.parametrize("size", [16, 64, 70])
+def test_a_folder_of_tiles_has_a_row_a_picture(
+    workspace: Workspace, tmp_path: Path, size: int
+) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, level in enumerate((0, 255)):
+        cv2.imwrite(str(folder / f"{level}.png"), np.full((size, size), level, np.uint8))
+        noise = rng.integers(0, 255, (size, size), np.uint8)
+        cv2.imwrite(str(folder / f"noise{i}.png"), noise)
+    _, shard = shard_of(folder)
+    settings = TileSettings(**(vars(SETTINGS) | {"context": "tile", "tile_size_px": size}))
+    ref = cut_shard(workspace.uri, str(folder), shard, settings)
+    assert (ref.counts["films"], ref.counts["tiles"], ref.counts["black"]) == (4, 4, 1)
+    assert np.isfinite(read_figures(workspace, ref.key)).all()
 
 
 def test_cutting_again_makes_nothing(film_folder: Path, workspace: Workspace) -> None:

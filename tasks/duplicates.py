@@ -261,8 +261,12 @@ def count_duplicates(
     counts |= dict.fromkeys(("between_films", "between_patients", "between_parts"), 0)
     for tile_key in tile_keys:
         pairs = shard.table(f"{tile_key}.parquet", columns=["tile_id", "duplicate_of"]).to_pandas()
-        a, b = (pairs[name].str.partition("-")[0] for name in ("tile_id", "duplicate_of"))
+        a, b = (pairs[name].map(_film) for name in ("tile_id", "duplicate_of"))
         counts["between_films"] += int((a != b).sum())
         for name, of in (("patients", patient_of_film), ("parts", split_of_film)):
             counts[f"between_{name}"] += int((a.map(dict(of)) != b.map(dict(of))).sum())
     return counts
+
+
+def _film(tile_id: str) -> str:
+    return tile_id.partition("-")[0]

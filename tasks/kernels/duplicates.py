@@ -106,7 +106,7 @@ def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.
     """Of rows without mean; 0 where one of them is constant."""
     product = np.einsum("ij,ij->i", a, b)
     size = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    out = np.zeros_like(product)
+    out: npt.NDArray[np.float64] = np.zeros_like(product)
     np.divide(product, size, out=out, where=size > 0)
     return out
 

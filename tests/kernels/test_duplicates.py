@@ -47,6 +47,15 @@ def test_two_ramps_are_not_alike_for_being_ramps() -> None:
     assert likeness(one, other) == 0
 
 
+def test_an_edge_across_both_tiles_is_no_evidence() -> None:
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX]
+    for edge in (x > 11, y > 11):
+        one, other = (0.1 + 0.6 * edge + rng.normal(0, 0.003, edge.shape) for _ in range(2))
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > LEAST_SHAPE
+        assert likeness(one, other) == 0
+
+
 def test_without_structure_there_is_no_evidence() -> None:
     flat = np.full((SIDE_PX, SIDE_PX), 0.4)
     ramp = flat + np.linspace(0, 0.2, SIDE_PX)

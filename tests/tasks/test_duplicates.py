@@ -155,7 +155,7 @@ def test_the_lowest_tile_id_stays_of_tiles_that_weigh_the_same(searched: Searche
 def test_flat_tiles_are_not_listed_though_they_are_equal(searched: Searched) -> None:
     pairs, index = searched.pairs(searched.search()), searched.index()
     inside = index[index["film"].str.startswith("plain") & (index["breast_fraction"] > 0.999)]
-    flat = inside[inside["std"] < 0.004]
+    flat = inside[inside["std"] < 0.006]
     assert len(flat) >= 4
     assert not set(flat.index) & set(pairs["tile_id"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,8 +105,10 @@ class Searched:
             shard.write_table("embeddings.parquet", pa.table({"tile_id": ids}))
         return f"e{key}"
 
-    def search(self, parts: list[tuple[str, str]] | None = None) -> ShardRef:
-        return find_duplicates(self.workspace.uri, parts or self.parts, SETTINGS)
+    def search(
+        self, parts: list[tuple[str, str]] | None = None, labelled: Sequence[str] = ()
+    ) -> ShardRef:
+        return find_duplicates(self.workspace.uri, parts or self.parts, SETTINGS, labelled)
 
     def pairs(self, ref: ShardRef) -> pd.DataFrame:
         shard = self.workspace.shard("duplicates", ref.key)
@@ -150,6 +153,18 @@ def test_the_lowest_tile_id_stays_of_tiles_that_weigh_the_same(searched: Searche
     assert len(clear)
     assert (clear["duplicate_of"] < clear["tile_id"]).all()
     assert not set(pairs["duplicate_of"]) & set(pairs["tile_id"])
+
+
+def test_tiles_of_a_film_with_a_label_stay(searched: Searched) -> None:
+    index = searched.index()
+    for name in ("one", "one in 8 bits", "one with grain"):
+        labelled = [str(f.mammogram_id) for f in searched.films if Path(f.source).stem == name]
+        pairs = searched.pairs(searched.search(labelled=labelled))
+        a, b = (index.loc[pairs[column]] for column in ("tile_id", "duplicate_of"))
+        own = (a["film"] == name).to_numpy()
+        flagged = (b["context_score"] < 0.5).to_numpy() & (a["context_score"] >= 0.5).to_numpy()
+        assert (b["film"] == name).any()
+        assert flagged[own].all()
 
 
 def test_flat_tiles_are_not_listed_though_they_are_equal(searched: Searched) -> None:

@@ -262,6 +262,7 @@ def _find_duplicates(
             uri,
             _parts(tile_refs, embedded),
             duplicates.DuplicateSettings(**settings.only("misinformative_threshold")),
+            [str(f.mammogram_id) for f in used if f.label is not None],
         )
         stage.add([found])
     patients = {str(f.mammogram_id): str(f.patient_key) for f in used}

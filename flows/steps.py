@@ -144,10 +144,13 @@ def cluster(
     cache_policy=NO_CACHE,
 )
 def find_duplicates(
-    uri: str, parts: Sequence[tuple[str, str]], settings: duplicates.DuplicateSettings
+    uri: str,
+    parts: Sequence[tuple[str, str]],
+    settings: duplicates.DuplicateSettings,
+    labelled: Sequence[str],
 ) -> ShardRef:
     """Find tiles that show nearly the same."""
-    return on_worker(duplicates.find_duplicates, uri, parts, settings)
+    return on_worker(duplicates.find_duplicates, uri, parts, settings, labelled)
 
 
 @task(

@@ -49,7 +49,9 @@ class DuplicateSettings:
     """A tile that is not flagged stays before one that is."""
 
 
-def duplicates_key(parts: Sequence[tuple[str, str]], settings: DuplicateSettings) -> str:
+def duplicates_key(
+    parts: Sequence[tuple[str, str]], settings: DuplicateSettings, labelled: Sequence[str]
+) -> str:
     """Key of a search."""
     code = source_fingerprint(
         "models.neighbours",
@@ -58,17 +60,21 @@ def duplicates_key(parts: Sequence[tuple[str, str]], settings: DuplicateSettings
         "tasks.kernels.duplicates",
         "tasks.kernels.thumbnails",
     )
-    return content_key(KIND, sorted(parts), asdict(settings), code)
+    return content_key(KIND, sorted(parts), asdict(settings), sorted(labelled), code)
 
 
 def find_duplicates(
-    workspace_uri: str, parts: Sequence[tuple[str, str]], settings: DuplicateSettings
+    workspace_uri: str,
+    parts: Sequence[tuple[str, str]],
+    settings: DuplicateSettings,
+    labelled: Sequence[str] = (),
 ) -> ShardRef:
     """Find the tiles that nearly equal another one, unless that is done.
 
     Of a group the tile stays that is not flagged as misinformative, touches an annotated lesion,
-    and has the lowest tile_id, in this order of weight. Overlapping tiles of one film are no
-    duplicates of each other, and tiles with hardly any structure are none of anything.
+    is of a film with a label, and has the lowest tile_id, in this order of weight. Overlapping
+    tiles of one film are no duplicates of each other, and tiles with hardly any structure are none
+    of anything.
 
     In memory: all embeddings (four times while neighbours are searched), some 200 bytes a tile of
     figures, and one read of pixels. Shrunk candidates lie in a temporary file, 2 KiB each.
@@ -81,6 +87,8 @@ def find_duplicates(
         Tile shards, each with the embedding shard of it; their order changes nothing.
     settings : DuplicateSettings
         See there.
+    labelled : sequence of str
+        Films that have a label, by mammogram_id.
 
     Returns
     -------
@@ -92,19 +100,24 @@ def find_duplicates(
     workspace = Workspace.open(workspace_uri)
     return workspace.made(
         KIND,
-        duplicates_key(parts, settings),
-        lambda writer: _write(writer, sorted(parts), settings),
+        duplicates_key(parts, settings, labelled),
+        lambda writer: _write(writer, sorted(parts), settings, set(labelled)),
     )
 
 
-def _write(writer: ShardWriter, parts: list[tuple[str, str]], settings: DuplicateSettings) -> None:
+def _write(
+    writer: ShardWriter,
+    parts: list[tuple[str, str]],
+    settings: DuplicateSettings,
+    labelled: set[str],
+) -> None:
     workspace = writer.workspace
-    tiles = _tiles(workspace, parts, settings.misinformative_threshold)
+    tiles = _tiles(workspace, parts, settings.misinformative_threshold, labelled)
     rows = _embeddings(workspace, parts)
     n_tiles = len(tiles)
     tiles = tiles[tiles["std"] >= LEAST_STRUCTURE]
     # who would rather stay comes first; of equal embeddings the first are found as neighbours
-    tiles = tiles.sort_values(["is_flagged", "is_elsewhere", "tile_id"])
+    tiles = tiles.sort_values(["is_flagged", "is_elsewhere", "is_unlabelled", "tile_id"])
     rows = rows[tiles.index.to_numpy()]
     tiles = tiles.reset_index(drop=True)
     first, second = _candidates(tiles, rows)
@@ -139,7 +152,10 @@ def _write(writer: ShardWriter, parts: list[tuple[str, str]], settings: Duplicat
 
 
 def _tiles(
-    workspace: Workspace, parts: Sequence[tuple[str, str]], threshold: float
+    workspace: Workspace,
+    parts: Sequence[tuple[str, str]],
+    threshold: float,
+    labelled: set[str],
 ) -> pd.DataFrame:
     """Tiles that have an embedding, in the order of the embeddings."""
     columns = ["tile_id", "mammogram_id", "x", "y", "width", "height", "lesion_fraction"]
@@ -156,6 +172,7 @@ def _tiles(
             shard=i,
             is_flagged=frame["context_score"] >= threshold,
             is_elsewhere=~(frame["lesion_fraction"].fillna(0) > 0),
+            is_unlabelled=~frame["mammogram_id"].isin(labelled),
         )
         out.append(frame.drop(columns=["context_score", "lesion_fraction"]))
     tiles: pd.DataFrame = pd.concat(out, ignore_index=True)
@@ -261,8 +278,12 @@ def count_duplicates(
     counts |= dict.fromkeys(("between_films", "between_patients", "between_parts"), 0)
     for tile_key in tile_keys:
         pairs = shard.table(f"{tile_key}.parquet", columns=["tile_id", "duplicate_of"]).to_pandas()
-        a, b = (pairs[name].str.partition("-")[0] for name in ("tile_id", "duplicate_of"))
+        a, b = (pairs[name].map(_film) for name in ("tile_id", "duplicate_of"))
         counts["between_films"] += int((a != b).sum())
         for name, of in (("patients", patient_of_film), ("parts", split_of_film)):
             counts[f"between_{name}"] += int((a.map(dict(of)) != b.map(dict(of))).sum())
     return counts
+
+
+def _film(tile_id: str) -> str:
+    return tile_id.partition("-")[0]

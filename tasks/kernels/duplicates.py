@@ -11,12 +11,18 @@ not."""
 LEAST_SHAPE = 0.99
 """Correlation of the two, means taken off: 1 % of the variance may differ, which is more than
 saving again in 8 bits changes in a tile that holds anything."""
-LEAST_DETAIL = 0.9
-"""The same with a quadratic surface taken off. Breasts of two people shade alike from the skin
-inward, so that tiles of both correlate by 0.99; what is left without the shading does not."""
+BLOCK_PX = 8
+"""Edge of the blocks in which detail is compared, 16 a tile. Films of different people share
+shading, straight film edges and skin lines, which make whole tiles correlate by 0.99; in a block
+these are rows and columns of one value, and what is left without them is of this film alone."""
 LEAST_STRUCTURE = 0.002
-"""Standard deviation of that rest, on the scale [0, 1]: half a grey level of an 8-bit copy.
-Anything fainter is lost in saving, so its likeness is no evidence."""
+"""Standard deviation that the rest of a block must have, on the scale [0, 1]: half a grey level of
+an 8-bit copy. Anything fainter is lost in saving, so its likeness is no evidence."""
+LEAST_BLOCKS = 4
+"""Blocks with structure, a quarter of a tile: an edge across it alone has fewer that are alike."""
+LEAST_DETAIL = 0.9
+"""Mean correlation of the rest over the blocks with structure: grain as strong as a third of it
+in both tiles leaves this much (1 / (1 + 1/9))."""
 MOST_SHIFT = 0.05
 """Of the mean, on the scale [0, 1]: two scans of a film are scaled alike, by its robust levels."""
 LEAST_CONTRAST = 0.8
@@ -83,30 +89,31 @@ def alike(first: npt.NDArray[np.uint16], second: npt.NDArray[np.uint16]) -> npt.
     (n,) float32
         At least ``LEAST_SHAPE``, or 0.
     """
-    surface = _quadratic()
-    a, b = (t.reshape(len(t), SIDE_PX**2).astype(np.float64) / 65535 for t in (first, second))
-    a, b = (t - t.mean(axis=1, keepdims=True) for t in (a, b))
-    shape = _correlation(a, b)
-    a, b = (t - (t @ surface) @ surface.T for t in (a, b))
-    faint = np.minimum(a.std(axis=1), b.std(axis=1)) < LEAST_STRUCTURE
-    same = (shape >= LEAST_SHAPE) & (_correlation(a, b) >= LEAST_DETAIL) & ~faint
+    a, b = (t.astype(np.float64) / 65535 for t in (first, second))
+    shape = _correlation(*(t - t.mean(axis=(1, 2), keepdims=True) for t in (a, b)))
+    a, b = _details(a), _details(b)  # (n, blocks, BLOCK_PX, BLOCK_PX)
+    structured = np.minimum(a.std(axis=(2, 3)), b.std(axis=(2, 3))) >= LEAST_STRUCTURE
+    n_blocks = structured.sum(axis=1)
+    detail = (_correlation(a, b) * structured).sum(axis=1) / np.maximum(n_blocks, 1)
+    same = (shape >= LEAST_SHAPE) & (n_blocks >= LEAST_BLOCKS) & (detail >= LEAST_DETAIL)
     return np.where(same, np.minimum(shape, 1), 0).astype(np.float32)
 
 
-def _quadratic() -> npt.NDArray[np.float64]:
-    """Orthonormal surfaces up to the second degree: (SIDE_PX ** 2, 6)."""
-    y, x = np.mgrid[-1 : 1 : SIDE_PX * 1j, -1 : 1 : SIDE_PX * 1j].reshape(2, -1)
-    basis: npt.NDArray[np.float64] = np.linalg.qr(
-        np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-    )[0]
-    return basis
+def _details(tiles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Blocks of tiles without the means of their rows and columns."""
+    n = SIDE_PX // BLOCK_PX
+    blocks = tiles.reshape(len(tiles), n, BLOCK_PX, n, BLOCK_PX).swapaxes(2, 3)
+    blocks = blocks.reshape(len(tiles), n * n, BLOCK_PX, BLOCK_PX)
+    blocks = blocks - blocks.mean(axis=3, keepdims=True)
+    rest: npt.NDArray[np.float64] = blocks - blocks.mean(axis=2, keepdims=True)
+    return rest
 
 
 def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of rows without mean; 0 where one of them is constant."""
-    product = np.einsum("ij,ij->i", a, b)
-    size = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    out: npt.NDArray[np.float64] = np.zeros(product.shape)
+    """Of pictures without mean, the last two axes; 0 where one of them is constant."""
+    product = np.einsum("...ij,...ij->...", a, b)
+    size = np.sqrt(np.einsum("...ij,...ij->...", a, a) * np.einsum("...ij,...ij->...", b, b))
+    out: npt.NDArray[np.float64] = np.zeros_like(product)
     np.divide(product, size, out=out, where=size > 0)
     return out
 

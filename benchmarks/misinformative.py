@@ -45,8 +45,8 @@ HEAD = (
     "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
 )
 VERSIONS = (
-    "mammosift", "numpy", "scikit-learn", "torch", "cleanvision", "rapidocr", "onnxruntime",
-    "pytesseract",
+    "mammosift", "numpy", "scikit-learn", "torch", "cleanvision", "rapidocr",
+    "rapidocr-onnxruntime", "onnxruntime", "pytesseract",
 )  # fmt: skip
 
 
@@ -172,8 +172,10 @@ needs them first.
 - *isolation forest*: of {figures}; *edges* are the mean and the largest step
   between neighbours in a row, at 64 px.
 - *PCA*: root mean squared error of {components} components, at 64 px.
-- *RapidOCR*: its text detection; *Tesseract*: words of any confidence. The score is the share of
-  the tile inside their boxes, and any box flags.
+- *RapidOCR*: the text that it reads, and its text detection alone (time is of both), in the
+  packages `rapidocr` (3) and `rapidocr-onnxruntime` (1, installed without its dependencies: it
+  brings an OpenCV over ours); *Tesseract*: words of any confidence. The score is the share of the
+  tile inside their boxes, and any box flags.
 - *fastdup* runs in an environment of its own: it pins older libraries.
 - *ours* reads the whole film that a tile was cut from, which none of the others is given."""
 

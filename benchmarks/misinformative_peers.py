@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import importlib.util
 import io
 import logging
 import shutil
 import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,6 +22,8 @@ import pandas as pd
 from misinformative_tiles import Absent, Findings, Tiles, require
 from numpy.typing import NDArray
 
+OCR: TypeAlias = Callable[[NDArray[np.uint8], bool], list[NDArray[Any]]]
+"""Text boxes of a picture; False: detected, True: those that were read, too."""
 FASTDUP = Path(__file__).with_name("misinformative_fastdup.py")
 
 
@@ -72,20 +77,65 @@ def fastdup(tiles: Tiles, options: argparse.Namespace) -> list[Findings]:
 
 
 def rapidocr(tiles: Tiles, options: argparse.Namespace) -> list[Findings]:
-    require("rapidocr", "onnxruntime")
+    """Both generations that are installed, whole, and their text detection alone.
+
+    Where detection finds nothing the whole finds nothing, and is not asked.
+    """
+    engines = {
+        title: engine
+        for title, module, engine in (
+            ("RapidOCR 3", "rapidocr", rapidocr_3),
+            ("RapidOCR 1", "rapidocr_onnxruntime", rapidocr_1),
+        )
+        if importlib.util.find_spec(module) is not None
+    }
+    require("onnxruntime")
+    if not engines:
+        raise Absent("not installed")
+    logging.disable(logging.WARNING)  # it warns of every tile without text
+    try:
+        return [f for title, made in engines.items() for f in both(title, made(), tiles, options)]
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def both(title: str, engine: OCR, tiles: Tiles, options: argparse.Namespace) -> list[Findings]:
+    started = time.perf_counter()
+    whole: dict[int, list[NDArray[Any]]] = {}
+
+    def detected(i: int, picture: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        found = engine(picture, False)
+        whole[i] = engine(picture, True) if found else []
+        return found
+
+    detection = text_share(f"{title}, text detection alone", detected, tiles, options)
+    read = text_share(title, lambda i, _: whole[i], tiles, options)
+    seconds = time.perf_counter() - started
+    return [dataclasses.replace(f, seconds=seconds) for f in (read, detection)]
+
+
+def rapidocr_3() -> OCR:
     from rapidocr import RapidOCR
 
     engine = RapidOCR()
-    logging.disable(logging.WARNING)  # it warns of every tile without text
 
-    def boxes(picture: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        found = engine(picture, use_cls=False, use_rec=False).boxes
+    def boxes(picture: NDArray[np.uint8], reads: bool) -> list[NDArray[Any]]:
+        found = engine(picture, use_cls=reads, use_rec=reads).boxes  # it remembers what was asked
         return [] if found is None else list(np.asarray(found))
 
-    try:
-        return [text_share("RapidOCR, text boxes", boxes, tiles, options)]
-    finally:
-        logging.disable(logging.NOTSET)
+    return boxes
+
+
+def rapidocr_1() -> OCR:
+    from rapidocr_onnxruntime import RapidOCR
+
+    engine = RapidOCR()
+
+    def boxes(picture: NDArray[np.uint8], reads: bool) -> list[NDArray[Any]]:
+        found = engine(picture, use_cls=reads, use_rec=reads)[0] or []
+        return [np.asarray(f[0] if reads else f, np.float64) for f in found]
+
+    return boxes
 
 
 def tesseract(tiles: Tiles, options: argparse.Namespace) -> list[Findings]:
@@ -94,7 +144,7 @@ def tesseract(tiles: Tiles, options: argparse.Namespace) -> list[Findings]:
         raise Absent("not installed")
     import pytesseract
 
-    def boxes(picture: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    def boxes(_: int, picture: NDArray[np.uint8]) -> list[NDArray[Any]]:
         found = pytesseract.image_to_data(picture, output_type=pytesseract.Output.DATAFRAME)
         words = found[(found["conf"] >= 0) & found["text"].astype(str).str.strip().ne("")]
         corners = words[["left", "top", "width", "height"]].to_numpy(np.float64)
@@ -133,7 +183,7 @@ def best(tiles: Tiles, findings: list[Findings]) -> Findings:
 
 def text_share(
     title: str,
-    boxes: Callable[[NDArray[np.uint8]], list[NDArray[Any]]],
+    boxes: Callable[[int, NDArray[np.uint8]], list[NDArray[Any]]],
     tiles: Tiles,
     options: argparse.Namespace,
 ) -> Findings:
@@ -144,7 +194,7 @@ def text_share(
     for i in looked_at:
         picture = np.asarray(cv2.imread(str(tiles.pictures[i]), cv2.IMREAD_GRAYSCALE))
         inside = np.zeros(picture.shape, np.uint8)
-        for corners in boxes(picture):
+        for corners in boxes(int(i), picture):
             cv2.fillPoly(inside, [np.rint(corners).astype(np.int32)], 1)
         score[i] = inside.mean()
     note = f"on {len(looked_at)} judged tiles, a random {options.ocr_share:.0%}"

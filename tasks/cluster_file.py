@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +42,34 @@ def cluster_file(settings: ClusterFileSettings, client: Any = None) -> dict[str,
         The embeddings cannot be used.
     """
     started = time.monotonic()
-    if not Path(settings.out).absolute().parent.is_dir():
-        raise InputError(f"the folder of --out {settings.out} does not exist; make it first.")
+    _check_out(Path(settings.out).absolute())
     with open_embeddings(settings.embeddings) as opened, tempfile.TemporaryDirectory() as folder:
         embeddings = opened
-        if settings.standardise:
-            embeddings = _standardised(opened, Path(folder))
         n, dim = embeddings.rows.shape
         if n == 0:
             raise InputError(f"{settings.embeddings} holds no rows.")
         try:
+            if settings.standardise:
+                embeddings = _standardised(opened, Path(folder))
             columns, figures = _columns(embeddings.rows, settings, client)
         except ValueError as e:
             raise InputError(f"{settings.embeddings}: {e}") from e
         figures = {"rows": n, "columns": dim} | figures
+        if embeddings.ids is not None and embeddings.ids.null_count:
+            figures["rows_without_tile_id"] = embeddings.ids.null_count
         figures["seconds"] = round(time.monotonic() - started, 3)
         _write(settings, embeddings, columns, figures)
     return figures
+
+
+def _check_out(place: Path) -> None:
+    """Refuse a place that could not be written at the end."""
+    if place.is_dir():
+        raise InputError(
+            f"--out {place} is a folder; name a file in it, e.g. {place}/labels.parquet."
+        )
+    if not place.parent.is_dir():
+        raise InputError(f"the folder of --out {place} does not exist; make it first.")
 
 
 def _columns(
@@ -85,6 +96,7 @@ def _columns(
     if settings.method == "hdbscan" and hasattr(estimator, "core_distances_"):
         columns["core_distance"] = pa.array(estimator.core_distances_, pa.float64())
     if settings.method == "kmeans":
+        columns["distance"] = pa.array(estimator.distances_, pa.float64())
         figures["inertia"] = estimator.inertia_
     return columns, figures
 
@@ -101,7 +113,7 @@ def _estimator(settings: ClusterFileSettings, client: Any) -> Any:
         return KMeansClusterer(settings.n_clusters, random_state=settings.seed, **where)
     return HDBSCANClusterer(
         settings.min_cluster_size,
-        min_samples=max(2, settings.min_samples),
+        min_samples=settings.min_samples,
         exact=settings.exact,
         n_jobs=settings.threads,
     )
@@ -129,6 +141,7 @@ def _neighbours(rows: Any, settings: ClusterFileSettings) -> dict[str, pa.Array]
 
 def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
     """Write standardised rows to a memory map, batch by batch."""
+    from models.pairs.blocks import require_finite
     from models.scaling import fit_scaler
 
     rows = embeddings.rows
@@ -136,12 +149,11 @@ def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
     starts = range(0, n, BATCH_ROWS)
 
     def batch(start: int) -> NDArray[Any]:
-        return np.asarray(rows[start : start + BATCH_ROWS])
+        values = np.asarray(rows[start : start + BATCH_ROWS])
+        require_finite(values, start)
+        return values
 
-    try:
-        scaler = fit_scaler(batch(start) for start in starts)
-    except ValueError as e:
-        raise InputError(str(e)) from e
+    scaler = fit_scaler(batch(start) for start in starts)
     out = np.lib.format.open_memmap(
         folder / "rows.npy", mode="w+", dtype=np.float32, shape=(n, dim)
     )
@@ -163,11 +175,10 @@ def _write(
     record = {"settings": settings.model_dump(), "figures": figures}
     table = table.replace_schema_metadata({"mammosift": json.dumps(record)})
     place = Path(settings.out).absolute()
-    handle, aside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}-")
-    os.close(handle)
+    aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
     try:
         pq.write_table(table, aside)
-        Path(aside).replace(place)
+        aside.replace(place)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

@@ -6,6 +6,8 @@ import json
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +53,18 @@ def cluster_file(settings: ClusterFileSettings, client: Any = None) -> dict[str,
         try:
             if settings.standardise:
                 embeddings = _standardised(opened, Path(folder))
-            columns, figures = _columns(embeddings.rows, settings, client)
+            if settings.method == "neighbours":
+                figures = {"k": min(settings.k, n)}
+                tables = _neighbours(embeddings.rows, settings, client)
+            else:
+                columns, figures = _columns(embeddings.rows, settings, client)
+                tables = iter([pa.table(columns)])
+            figures = {"rows": n, "columns": dim} | figures
+            if embeddings.ids is not None and embeddings.ids.null_count:
+                figures["rows_without_tile_id"] = embeddings.ids.null_count
+            _write(settings, embeddings, tables, figures, started)
         except ValueError as e:
             raise InputError(f"{settings.embeddings}: {e}") from e
-        figures = {"rows": n, "columns": dim} | figures
-        if embeddings.ids is not None and embeddings.ids.null_count:
-            figures["rows_without_tile_id"] = embeddings.ids.null_count
-        figures["seconds"] = round(time.monotonic() - started, 3)
-        _write(settings, embeddings, columns, figures)
     return figures
 
 
@@ -75,11 +81,7 @@ def _check_out(place: Path) -> None:
 def _columns(
     rows: Any, settings: ClusterFileSettings, client: Any
 ) -> tuple[dict[str, pa.Array], dict[str, Any]]:
-    if settings.method == "neighbours":
-        return _neighbours(rows, settings), {"k": min(settings.k, len(rows))}
     estimator = _estimator(settings, client)
-    if settings.method == "hdbscan" and not isinstance(rows, np.ndarray):
-        rows = np.asarray(rows[...])
     estimator.fit(rows)
     columns = {
         "cluster_label": pa.array(estimator.labels_, pa.int32()),
@@ -115,28 +117,20 @@ def _estimator(settings: ClusterFileSettings, client: Any) -> Any:
         settings.min_cluster_size,
         min_samples=settings.min_samples,
         exact=settings.exact,
-        n_jobs=settings.threads,
+        **where,
     )
 
 
-def _neighbours(rows: Any, settings: ClusterFileSettings) -> dict[str, pa.Array]:
-    from models.pairs.nearest import nearest_rows
-    from models.workers import ThreadWorkers
+def _neighbours(rows: Any, settings: ClusterFileSettings, client: Any) -> Iterator[pa.Table]:
+    from models.neighbour_graph import neighbour_chunks
 
-    values = np.asarray(rows[...]) if not isinstance(rows, np.ndarray) else rows
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"row {int(np.argmin(finite))} holds a value that is not finite.")
-    leaves, _, found = nearest_rows(values, settings.k, ThreadWorkers(settings.threads))
-    k = found.places.shape[1]
-    places = np.empty((len(values), k), dtype=np.int64)
-    distances = np.empty((len(values), k), dtype=np.float32)
-    places[leaves.order] = leaves.order[found.places]
-    distances[leaves.order] = np.sqrt(found.squares)
-    return {
-        "neighbours": pa.FixedSizeListArray.from_arrays(pa.array(places.ravel()), k),
-        "distances": pa.FixedSizeListArray.from_arrays(pa.array(distances.ravel()), k),
-    }
+    where = {"n_jobs": settings.threads, "client": client, "scratch": settings.scratch}
+    for found in neighbour_chunks(rows, settings.k, **where):
+        k = found.indices.shape[1]
+        lists = pa.FixedSizeListArray.from_arrays
+        neighbours = lists(pa.array(found.indices.ravel()), k)
+        distances = lists(pa.array(found.distances.ravel()), k)
+        yield pa.table({"neighbours": neighbours, "distances": distances})
 
 
 def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
@@ -165,19 +159,33 @@ def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
 def _write(
     settings: ClusterFileSettings,
     embeddings: Embeddings,
-    columns: dict[str, pa.Array],
+    tables: Iterator[pa.Table],
     figures: dict[str, Any],
+    started: float,
 ) -> None:
-    """Write aside, then rename."""
-    named = {} if embeddings.ids is None else {"tile_id": embeddings.ids}
-    row = pa.array(np.arange(figures["rows"], dtype=np.int64))
-    table = pa.table({"row": row} | named | columns)
-    record = {"settings": settings.model_dump(), "figures": figures}
-    table = table.replace_schema_metadata({"mammosift": json.dumps(record)})
+    """Write tables, whose rows follow each other, aside as they come; then rename.
+
+    The seconds from the start to the first table are added to the figures.
+    """
     place = Path(settings.out).absolute()
     aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
+    first = 0
     try:
-        pq.write_table(table, aside)
+        with ExitStack() as held:
+            writer = None
+            for table in tables:
+                rows = slice(first, first + len(table))
+                first += len(table)
+                named = {} if embeddings.ids is None else {"tile_id": embeddings.ids[rows]}
+                row = pa.array(np.arange(rows.start, rows.stop, dtype=np.int64))
+                columns = dict(zip(table.column_names, table.columns, strict=True))
+                whole = pa.table({"row": row} | named | columns)
+                if writer is None:  # all is found: the rest is writing
+                    figures["seconds"] = round(time.monotonic() - started, 3)
+                    record = {"settings": settings.model_dump(), "figures": figures}
+                    schema = whole.schema.with_metadata({"mammosift": json.dumps(record)})
+                    writer = held.enter_context(pq.ParquetWriter(aside, schema))
+                writer.write_table(whole.cast(writer.schema))
         aside.replace(place)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -70,14 +70,14 @@ class ClusterFileSettings(BaseModel):
     dask_address: str | None = Field(
         None,
         title="Dask scheduler",
-        description="Address of a running scheduler whose workers do the work (dbscan and "
-        "kmeans), e.g. tcp://10.0.0.5:8786.",
+        description="Address of a running scheduler whose workers do the work, e.g. "
+        "tcp://10.0.0.5:8786.",
     )
     workers: int | None = Field(
         None,
         title="Workers",
         description="Processes of this machine that do the work, over blocks of rows on disk: for "
-        "rows beyond the memory (dbscan and kmeans). Default: threads of one process.",
+        "rows beyond the memory. Default: threads of one process.",
         ge=1,
     )
     scratch: str | None = Field(
@@ -86,16 +86,6 @@ class ClusterFileSettings(BaseModel):
         description="Where blocks of rows are written; all workers must reach it. Default: the "
         "temporary folder of this machine.",
     )
-
-    @model_validator(mode="after")
-    def _methods_that_run_on_dask(self) -> ClusterFileSettings:
-        asked = self.dask_address is not None or self.workers is not None
-        if asked and self.method not in ("dbscan", "kmeans"):
-            raise ValueError(
-                f"{self.method} runs on the threads of this machine; leave --dask-address and "
-                "--workers out."
-            )
-        return self
 
     @model_validator(mode="after")
     def _one_kind_of_workers(self) -> ClusterFileSettings:

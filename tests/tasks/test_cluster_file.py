@@ -184,17 +184,10 @@ def test_standardised_rows_are_those_of_the_scaler(
     np.testing.assert_array_equal(table["cluster_label"], expected.labels_)
 
 
-def test_workers_at_an_address_give_the_same_labels(
+def test_workers_at_an_address_give_the_same_file(
     rows: NDArray[np.float32], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "rows.npy", rows)
-    alone = run(tmp_path / "rows.npy", tmp_path / "alone.parquet")
-    settings = ClusterFileSettings(
-        embeddings=str(tmp_path / "rows.npy"),
-        out=str(tmp_path / "labels.parquet"),
-        method="dbscan",
-        eps=0.5,
-    )
     with (
         LocalCluster(
             n_workers=1,
@@ -204,9 +197,17 @@ def test_workers_at_an_address_give_the_same_labels(
         ) as cluster,
         Client(cluster.scheduler_address) as client,
     ):
-        cluster_file(settings, client)
-    found = pq.read_table(settings.out)
-    assert found["cluster_label"].equals(alone["cluster_label"])
+        for method in ("dbscan", "hdbscan", "neighbours"):
+            eps = 0.5 if method == "dbscan" else None
+            alone = run(tmp_path / "rows.npy", tmp_path / "a.parquet", method=method, eps=eps)
+            settings = ClusterFileSettings(
+                embeddings=str(tmp_path / "rows.npy"),
+                out=str(tmp_path / "b.parquet"),
+                method=method,  # type: ignore[arg-type]
+                eps=eps,
+            )
+            cluster_file(settings, client)
+            assert pq.read_table(settings.out).equals(alone)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +222,6 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         ClusterFileSettings(embeddings="a", out="b", **changes)
-
-
-def test_hdbscan_is_refused_where_it_cannot_run() -> None:
-    with pytest.raises(ValidationError, match="runs on the threads of this machine"):
-        ClusterFileSettings(embeddings="a", out="b", method="hdbscan", dask_address="tcp://x:1")
 
 
 class TestWhatCannotBeRead:

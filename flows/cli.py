@@ -390,12 +390,12 @@ def cluster(settings: Any) -> None:
     """
     from tasks.cluster_file import cluster_file
 
-    if settings.dask_address is None:
+    if settings.dask_address is None and settings.workers is None:
         figures = cluster_file(settings)
     else:
         from flows.dask_cluster import dask_client
 
-        with dask_client(settings.dask_address, None) as client:
+        with dask_client(settings.dask_address, settings.workers) as client:
             figures = cluster_file(settings, client)
     typer.echo(f"{figures['rows']:,} rows of {figures['columns']} in {figures['seconds']:.1f} s.")
     if "clusters" in figures:
@@ -403,6 +403,8 @@ def cluster(settings: Any) -> None:
         typer.echo(f"{figures['clusters']:,} clusters, {figures['noise']:,} noise ({share:.1%}).")
     if "eps" in figures:
         typer.echo(f"eps {figures['eps']:.6g}")
+    if "rows_without_tile_id" in figures:
+        typer.echo(f"{figures['rows_without_tile_id']:,} rows come from files without a tile_id.")
     typer.echo(f"\nLabels in {settings.out}")
 
 

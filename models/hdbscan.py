@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from models.neighbours import nearest
-from models.pairs.nearest import nearest_rows
+from models.neighbours import nearest_stored
+from models.pairs.block_search import SearchInBlocks, nearest_of_blocks
+from models.pairs.blocks import Blocks, is_stored, require_matrix, scratch_folder, stored
+from models.pairs.nearest import Nearest, nearest_rows
 from models.pairs.projection import Rows
 from models.pairs.sides import Side
-from models.pairs.spanning_tree import Tree, spanning_tree
-from models.workers import ThreadWorkers, Workers
+from models.pairs.spanning_tree import SearchInMemory, Tree, spanning_tree
+from models.workers import DaskWorkers, ThreadWorkers, Workers
 
 NOISE = -1
 LISTED = 10  # neighbours a row at least: more certify more edges, fewer are found sooner
@@ -67,10 +69,49 @@ def least_tree(
     """
     leaves, projection, found = nearest_rows(rows, max(min_samples, LISTED), workers)
     reach = min(min_samples, found.squares.shape[1]) - 1
-    tree = spanning_tree(Side.of(leaves), found, reach + 1, projection, workers, certify=exact)
-    core = np.empty(len(rows))
-    core[leaves.order] = np.sqrt(found.squares[:, reach])
-    return tree_edges(tree, leaves.order), core
+    search = SearchInMemory(Side.of(leaves), projection, workers)
+    tree = spanning_tree(found, reach + 1, search, certify=exact)
+    return tree_edges(tree, leaves.order), _core_distances(found, reach, leaves.order)
+
+
+def least_tree_blocks(
+    blocks: Blocks, min_samples: int, workers: Workers, *, exact: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the same tree of rows in blocks on disk.
+
+    A worker holds a block, what was found for it, and one other block. This process holds, of each
+    row, 12 bytes for each of ``max(min_samples, 10)`` neighbours and about 70 more.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Sorted for at least so many nearest rows.
+    min_samples, exact
+        As for `least_tree`.
+    workers : Workers
+
+    Returns
+    -------
+    edges, core
+        As of `least_tree`.
+    """
+    n, k = blocks.n_rows, min(max(min_samples, LISTED), blocks.n_rows)
+    found = Nearest.blank(n, k)
+    start = 0
+    for part in nearest_of_blocks(blocks, k, workers):
+        stop = start + len(part.squares)
+        found.squares[start:stop], found.places[start:stop] = part.squares, part.places
+        start = stop
+    reach = min(min_samples, k) - 1
+    tree = spanning_tree(found, reach + 1, SearchInBlocks(blocks, workers), certify=exact)
+    order = blocks.order()
+    return tree_edges(tree, order), _core_distances(found, reach, order)
+
+
+def _core_distances(found: Nearest, reach: int, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    core = np.empty(len(order))
+    core[order] = np.sqrt(found.squares[:, reach])
+    return core
 
 
 def tree_edges(tree: Tree, order: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -87,6 +128,10 @@ def choose_clusters(
 ) -> Hierarchy:
     """Condense a spanning tree and choose its clusters (Campello et al. 2015).
 
+    Rows that several edges of the same length join to two clusters at once belong to neither, as at
+    any shorter distance they are of none; so the clusters are the same whichever of these edges a
+    tree has.
+
     Parameters
     ----------
     edges : ndarray of float64, shape (n - 1, 3)
@@ -100,7 +145,7 @@ def choose_clusters(
 
     labels, membership, _, condensed, _ = _tree_to_labels(
         None,
-        label(edges),
+        label(merges(edges)),
         min_cluster_size,
         method,
         cluster_selection_epsilon=epsilon,
@@ -111,6 +156,73 @@ def choose_clusters(
         _unit_interval(outlier_scores(condensed)),
         condensed,
     )
+
+
+def merges(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Write a spanning tree as the merges of its components, the same for all trees of its weights.
+
+    Components that become one at the same distance are chained, the largest first, and of equal
+    ones that of the lowest row.
+
+    Parameters
+    ----------
+    edges : ndarray of float64, shape (n - 1, 3)
+        Two row numbers and the distance, shortest first.
+
+    Returns
+    -------
+    ndarray of float64, shape (n - 1, 3)
+        The lowest rows of the two components and the distance.
+    """
+    rows = edges[:, :2].astype(np.int64)
+    chained: NDArray[np.float64] = _chained(rows, edges[:, 2])
+    return chained
+
+
+@njit(nogil=True, cache=True)
+def _root(row, parents):  # type: ignore[no-untyped-def]
+    while parents[row] != row:
+        parents[row] = parents[parents[row]]
+        row = parents[row]
+    return row
+
+
+@njit(nogil=True, cache=True)
+def _chained(rows, distances):  # type: ignore[no-untyped-def]
+    n = len(distances)
+    parents, sizes = np.arange(n + 1), np.ones(n + 1, dtype=np.int64)
+    chained = np.empty((n, 3))
+    start = 0
+    while start < n:
+        stop = start + 1
+        while stop < n and distances[stop] == distances[start]:
+            stop += 1
+        ends = np.empty(2 * (stop - start), dtype=np.int64)
+        for e in range(start, stop):
+            ends[2 * (e - start)] = _root(rows[e, 0], parents)
+            ends[2 * (e - start) + 1] = _root(rows[e, 1], parents)
+        for i in range(0, len(ends), 2):  # the lowest row is the root
+            a, b = _root(ends[i], parents), _root(ends[i + 1], parents)
+            parents[max(a, b)] = min(a, b)
+        parts = np.unique(ends)
+        parts = parts[np.argsort(-sizes[parts], kind="mergesort")]
+        own = sizes[parts]
+        wholes = np.empty_like(parts)
+        for i in range(len(parts)):
+            wholes[i] = _root(parts[i], parents)
+        order = np.argsort(wholes, kind="mergesort")
+        at, leader, total = start, -1, 0
+        for i in order:
+            if leader < 0 or wholes[i] != wholes[leader]:
+                leader, total = i, own[i]
+                continue
+            chained[at, 0], chained[at, 1] = parts[leader], parts[i]
+            chained[at, 2] = distances[start]
+            at += 1
+            total += own[i]
+            sizes[wholes[i]] = total
+        start = stop
+    return chained
 
 
 class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -135,6 +247,11 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         False: an approximate tree, of the nearest neighbours' edges.
     n_jobs : int or None
         Threads; None is one a core.
+    client : distributed.Client or None
+        Its workers do the work, over blocks of rows.
+    scratch : str or None
+        Folder for the blocks that all workers reach; None: a temporary folder, which is right for
+        workers on this machine.
 
     Attributes
     ----------
@@ -154,6 +271,8 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         cluster_selection_epsilon: float = 0.0,
         exact: bool = True,
         n_jobs: int | None = None,
+        client: Any = None,
+        scratch: str | None = None,
     ) -> None:
         self.min_cluster_size = min_cluster_size
         self.min_samples = min_samples
@@ -161,17 +280,27 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.cluster_selection_epsilon = cluster_selection_epsilon
         self.exact = exact
         self.n_jobs = n_jobs
+        self.client = client
+        self.scratch = scratch
 
     def fit(self, X: ArrayLike, y: None = None) -> Self:  # noqa: N803
-        """Cluster rows of shape (n, dim), n at least 1."""
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        """Cluster rows of shape (n, dim), n at least 1: NumPy, a memory map, Dask or Zarr.
+
+        Arrays of Dask and Zarr, and all rows where there is a client, are sorted into blocks on
+        disk first; labels are the same in every case.
+        """
         min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
         if self.min_cluster_size < 2 or min_samples < 2:
             raise ValueError(
                 f"min_cluster_size={self.min_cluster_size} and min_samples={self.min_samples} "
                 "must be at least 2: both count the row itself."
             )
-        n = len(rows)
+        rows: Any = X
+        if not is_stored(X):
+            rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        require_matrix(rows)
+        self.n_features_in_ = rows.shape[1]
+        n = rows.shape[0]
         self._rows = rows
         if n < self.min_cluster_size:
             self.labels_ = np.full(n, NOISE, dtype=np.int32)
@@ -179,10 +308,7 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             self.outlier_score_ = np.zeros(n, dtype=np.float32)
             self.condensed_tree_ = np.empty(0, dtype=CONDENSED)
             return self
-        workers = ThreadWorkers(self.n_jobs)
-        self.spanning_tree_, self.core_distances_ = least_tree(
-            rows, min_samples, workers, exact=self.exact
-        )
+        self.spanning_tree_, self.core_distances_ = self._tree(rows, min_samples)
         found = choose_clusters(
             self.spanning_tree_,
             self.min_cluster_size,
@@ -194,6 +320,22 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.outlier_score_ = found.outlier_score
         self.condensed_tree_ = found.condensed
         return self
+
+    def _tree(self, rows: Any, min_samples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        threads = ThreadWorkers(self.n_jobs)
+        if not is_stored(rows) and self.client is None:
+            return least_tree(rows, min_samples, threads, exact=self.exact)
+        workers = threads if self.client is None else DaskWorkers(self.client)
+        with scratch_folder(self.scratch) as folder:
+            source = stored(rows, folder, self.client)
+            k = min(max(min_samples, LISTED), rows.shape[0])
+            blocks = Blocks.sort(source, folder, workers, k=k)
+            return least_tree_blocks(blocks, min_samples, workers, exact=self.exact)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the client out, which lives in one process."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"client": None}
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:  # noqa: N803
         """Find the cluster of new rows without changing any; see `approximate_predict`."""
@@ -225,7 +367,7 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if self.labels_.max(initial=NOISE) == NOISE:
             return np.full(len(rows), NOISE, dtype=np.int32), np.zeros(len(rows), np.float32)
         min_samples = self.min_cluster_size if self.min_samples is None else self.min_samples
-        near = nearest(rows, self._rows, 2 * min_samples)
+        near = nearest_stored(rows, self._rows, 2 * min_samples)
         distances = near.distances.astype(np.float64)
         own_core = distances[:, [min(min_samples, distances.shape[1]) - 1]]
         reach = np.maximum(np.maximum(distances, own_core), self.core_distances_[near.indices])

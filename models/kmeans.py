@@ -696,6 +696,8 @@ class KMeansClusterer(TransformerMixin, ClusterMixin, BaseEstimator):  # type: i
     cluster_centers_ : ndarray of float64, shape (n_clusters, dim)
     inertia_ : float
         Sum of squared distances to the own centroid.
+    distances_ : ndarray of float64, shape (n,)
+        Distance to the own centroid.
     n_iter_ : int
         Iterations of the start that was taken.
     """
@@ -765,6 +767,7 @@ class KMeansClusterer(TransformerMixin, ClusterMixin, BaseEstimator):  # type: i
         self.labels_ = labels.astype(np.int32)
         self.cluster_centers_ = best.centres[used]
         self.inertia_ = best.inertia
+        self.distances_ = best.own
         self.n_iter_ = best.n_iter
         other = np.maximum(best.other, best.own)
         self.membership_ = _ratio(other - best.own, other, empty=1.0)

@@ -7,10 +7,13 @@ no neighbour is lost. Ties are decided by the lower index.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.workers import Workers
 
 QUERY_ROWS = 256
 REFERENCE_ROWS = 8192
@@ -49,7 +52,11 @@ def nearest(queries: NDArray[np.floating], references: NDArray[np.floating], k: 
 
 
 def distances_to_nearest(
-    queries: NDArray[np.floating], rows: Any, k: int, chunk_rows: int = 65_536
+    queries: NDArray[np.floating],
+    rows: Any,
+    k: int,
+    chunk_rows: int = 65_536,
+    workers: Workers | None = None,
 ) -> NDArray[np.float64]:
     """Measure the distance of each query to the k-th nearest row, reading the rows by chunks.
 
@@ -62,6 +69,8 @@ def distances_to_nearest(
         At least 1. A query that is among the rows counts as its own nearest.
     chunk_rows : int
         Rows read at a time.
+    workers : Workers or None
+        Read a chunk each, and must reach the rows; None: this thread does.
 
     Returns
     -------
@@ -69,11 +78,46 @@ def distances_to_nearest(
         Infinite where n < k.
     """
     best = np.full((len(queries), k), np.inf)
-    for start in range(0, rows.shape[0], chunk_rows):
-        squares, _ = _nearest_squares(queries, np.asarray(rows[start : start + chunk_rows]), k)
+    starts = range(0, rows.shape[0], chunk_rows)
+    measure = partial(_squares_of_chunk, queries, rows, k, chunk_rows)
+    for squares in map(measure, starts) if workers is None else workers.map(measure, starts):
         best = np.sort(np.concatenate([best, squares], axis=1), axis=1)[:, :k]
     distances: NDArray[np.float64] = np.sqrt(best[:, -1])
     return distances
+
+
+def _squares_of_chunk(
+    queries: NDArray[np.floating], rows: Any, k: int, chunk_rows: int, start: int
+) -> NDArray[np.float64]:
+    return _nearest_squares(queries, np.asarray(rows[start : start + chunk_rows]), k)[0]
+
+
+def nearest_stored(
+    queries: NDArray[np.floating], rows: Any, k: int, chunk_rows: int = 65_536
+) -> Neighbours:
+    """Find the k nearest rows of each query, as `nearest`, reading the rows by chunks.
+
+    Parameters
+    ----------
+    queries : ndarray, shape (n_queries, dim)
+    rows : array, shape (n, dim)
+        Anything that slices give arrays of: NumPy, Zarr, Dask.
+    k : int
+        At least 1; cut to n.
+    chunk_rows : int
+        Rows read at a time.
+    """
+    k = min(k, rows.shape[0])
+    squares = np.empty((len(queries), 0))
+    indices = np.empty((len(queries), 0), dtype=np.int64)
+    for start in range(0, rows.shape[0], chunk_rows):
+        found = _nearest_squares(queries, np.asarray(rows[start : start + chunk_rows]), k)
+        squares = np.concatenate([squares, found[0]], axis=1)
+        indices = np.concatenate([indices, found[1] + start], axis=1)
+        order = np.argsort(squares, axis=1, kind="stable")[:, :k]  # indices rise: the lower first
+        squares = np.take_along_axis(squares, order, axis=1)
+        indices = np.take_along_axis(indices, order, axis=1)
+    return Neighbours(indices=indices, distances=np.sqrt(squares).astype(np.float32))
 
 
 def k_distances(rows: NDArray[np.floating], k: int) -> NDArray[np.float64]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +44,44 @@ def cluster_file(settings: ClusterFileSettings, client: Any = None) -> dict[str,
         The embeddings cannot be used.
     """
     started = time.monotonic()
-    if not Path(settings.out).absolute().parent.is_dir():
-        raise InputError(f"the folder of --out {settings.out} does not exist; make it first.")
+    _check_out(Path(settings.out).absolute())
     with open_embeddings(settings.embeddings) as opened, tempfile.TemporaryDirectory() as folder:
         embeddings = opened
-        if settings.standardise:
-            embeddings = _standardised(opened, Path(folder))
         n, dim = embeddings.rows.shape
         if n == 0:
             raise InputError(f"{settings.embeddings} holds no rows.")
         try:
-            columns, figures = _columns(embeddings.rows, settings, client)
+            if settings.standardise:
+                embeddings = _standardised(opened, Path(folder))
+            if settings.method == "neighbours":
+                figures = {"k": min(settings.k, n)}
+                tables = _neighbours(embeddings.rows, settings, client)
+            else:
+                columns, figures = _columns(embeddings.rows, settings, client)
+                tables = iter([pa.table(columns)])
+            figures = {"rows": n, "columns": dim} | figures
+            if embeddings.ids is not None and embeddings.ids.null_count:
+                figures["rows_without_tile_id"] = embeddings.ids.null_count
+            _write(settings, embeddings, tables, figures, started)
         except ValueError as e:
             raise InputError(f"{settings.embeddings}: {e}") from e
-        figures = {"rows": n, "columns": dim} | figures
-        figures["seconds"] = round(time.monotonic() - started, 3)
-        _write(settings, embeddings, columns, figures)
     return figures
+
+
+def _check_out(place: Path) -> None:
+    """Refuse a place that could not be written at the end."""
+    if place.is_dir():
+        raise InputError(
+            f"--out {place} is a folder; name a file in it, e.g. {place}/labels.parquet."
+        )
+    if not place.parent.is_dir():
+        raise InputError(f"the folder of --out {place} does not exist; make it first.")
 
 
 def _columns(
     rows: Any, settings: ClusterFileSettings, client: Any
 ) -> tuple[dict[str, pa.Array], dict[str, Any]]:
-    if settings.method == "neighbours":
-        return _neighbours(rows, settings), {"k": min(settings.k, len(rows))}
     estimator = _estimator(settings, client)
-    if settings.method == "hdbscan" and not isinstance(rows, np.ndarray):
-        rows = np.asarray(rows[...])
     estimator.fit(rows)
     columns = {
         "cluster_label": pa.array(estimator.labels_, pa.int32()),
@@ -85,6 +98,7 @@ def _columns(
     if settings.method == "hdbscan" and hasattr(estimator, "core_distances_"):
         columns["core_distance"] = pa.array(estimator.core_distances_, pa.float64())
     if settings.method == "kmeans":
+        columns["distance"] = pa.array(estimator.distances_, pa.float64())
         figures["inertia"] = estimator.inertia_
     return columns, figures
 
@@ -101,34 +115,27 @@ def _estimator(settings: ClusterFileSettings, client: Any) -> Any:
         return KMeansClusterer(settings.n_clusters, random_state=settings.seed, **where)
     return HDBSCANClusterer(
         settings.min_cluster_size,
-        min_samples=max(2, settings.min_samples),
+        min_samples=settings.min_samples,
         exact=settings.exact,
-        n_jobs=settings.threads,
+        **where,
     )
 
 
-def _neighbours(rows: Any, settings: ClusterFileSettings) -> dict[str, pa.Array]:
-    from models.pairs.nearest import nearest_rows
-    from models.workers import ThreadWorkers
+def _neighbours(rows: Any, settings: ClusterFileSettings, client: Any) -> Iterator[pa.Table]:
+    from models.neighbour_graph import neighbour_chunks
 
-    values = np.asarray(rows[...]) if not isinstance(rows, np.ndarray) else rows
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"row {int(np.argmin(finite))} holds a value that is not finite.")
-    leaves, _, found = nearest_rows(values, settings.k, ThreadWorkers(settings.threads))
-    k = found.places.shape[1]
-    places = np.empty((len(values), k), dtype=np.int64)
-    distances = np.empty((len(values), k), dtype=np.float32)
-    places[leaves.order] = leaves.order[found.places]
-    distances[leaves.order] = np.sqrt(found.squares)
-    return {
-        "neighbours": pa.FixedSizeListArray.from_arrays(pa.array(places.ravel()), k),
-        "distances": pa.FixedSizeListArray.from_arrays(pa.array(distances.ravel()), k),
-    }
+    where = {"n_jobs": settings.threads, "client": client, "scratch": settings.scratch}
+    for found in neighbour_chunks(rows, settings.k, **where):
+        k = found.indices.shape[1]
+        lists = pa.FixedSizeListArray.from_arrays
+        neighbours = lists(pa.array(found.indices.ravel()), k)
+        distances = lists(pa.array(found.distances.ravel()), k)
+        yield pa.table({"neighbours": neighbours, "distances": distances})
 
 
 def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
     """Write standardised rows to a memory map, batch by batch."""
+    from models.pairs.blocks import require_finite
     from models.scaling import fit_scaler
 
     rows = embeddings.rows
@@ -136,12 +143,11 @@ def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
     starts = range(0, n, BATCH_ROWS)
 
     def batch(start: int) -> NDArray[Any]:
-        return np.asarray(rows[start : start + BATCH_ROWS])
+        values = np.asarray(rows[start : start + BATCH_ROWS])
+        require_finite(values, start)
+        return values
 
-    try:
-        scaler = fit_scaler(batch(start) for start in starts)
-    except ValueError as e:
-        raise InputError(str(e)) from e
+    scaler = fit_scaler(batch(start) for start in starts)
     out = np.lib.format.open_memmap(
         folder / "rows.npy", mode="w+", dtype=np.float32, shape=(n, dim)
     )
@@ -153,21 +159,34 @@ def _standardised(embeddings: Embeddings, folder: Path) -> Embeddings:
 def _write(
     settings: ClusterFileSettings,
     embeddings: Embeddings,
-    columns: dict[str, pa.Array],
+    tables: Iterator[pa.Table],
     figures: dict[str, Any],
+    started: float,
 ) -> None:
-    """Write aside, then rename."""
-    named = {} if embeddings.ids is None else {"tile_id": embeddings.ids}
-    row = pa.array(np.arange(figures["rows"], dtype=np.int64))
-    table = pa.table({"row": row} | named | columns)
-    record = {"settings": settings.model_dump(), "figures": figures}
-    table = table.replace_schema_metadata({"mammosift": json.dumps(record)})
+    """Write tables, whose rows follow each other, aside as they come; then rename.
+
+    The seconds from the start to the first table are added to the figures.
+    """
     place = Path(settings.out).absolute()
-    handle, aside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}-")
-    os.close(handle)
+    aside = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
+    first = 0
     try:
-        pq.write_table(table, aside)
-        Path(aside).replace(place)
+        with ExitStack() as held:
+            writer = None
+            for table in tables:
+                rows = slice(first, first + len(table))
+                first += len(table)
+                named = {} if embeddings.ids is None else {"tile_id": embeddings.ids[rows]}
+                row = pa.array(np.arange(rows.start, rows.stop, dtype=np.int64))
+                columns = dict(zip(table.column_names, table.columns, strict=True))
+                whole = pa.table({"row": row} | named | columns)
+                if writer is None:  # all is found: the rest is writing
+                    figures["seconds"] = round(time.monotonic() - started, 3)
+                    record = {"settings": settings.model_dump(), "figures": figures}
+                    schema = whole.schema.with_metadata({"mammosift": json.dumps(record)})
+                    writer = held.enter_context(pq.ParquetWriter(aside, schema))
+                writer.write_table(whole.cast(writer.schema))
+        aside.replace(place)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

@@ -21,7 +21,7 @@ class ClusterFileSettings(BaseModel):
     out: str = Field(
         title="Labels",
         description="Parquet file to write: row (and tile_id where known), cluster_label (-1 is "
-        "noise), membership, outlier_score.",
+        "noise), membership, outlier_score, and what the method gives besides.",
         min_length=1,
     )
     method: Literal["dbscan", "hdbscan", "kmeans", "neighbours"] = Field(
@@ -38,7 +38,8 @@ class ClusterFileSettings(BaseModel):
     min_samples: int = Field(
         5,
         title="Rows of a dense place",
-        description="Rows within the radius, itself counted, that make a core row.",
+        description="Rows within the radius, itself counted, that make a core row; hdbscan takes "
+        "2 or more.",
         ge=1,
     )
     min_cluster_size: int = Field(
@@ -55,7 +56,7 @@ class ClusterFileSettings(BaseModel):
     standardise: bool = Field(
         False,
         title="Standardise",
-        description="Bring each column to mean 0 and standard deviation 1 first.",
+        description="Bring each column to mean 0 and standard deviation 1 first, in float32.",
     )
     exact: bool = Field(
         True,
@@ -69,8 +70,15 @@ class ClusterFileSettings(BaseModel):
     dask_address: str | None = Field(
         None,
         title="Dask scheduler",
-        description="Address of a running scheduler whose workers do the work (dbscan and "
-        "kmeans), e.g. tcp://10.0.0.5:8786.",
+        description="Address of a running scheduler whose workers do the work, e.g. "
+        "tcp://10.0.0.5:8786.",
+    )
+    workers: int | None = Field(
+        None,
+        title="Workers",
+        description="Processes of this machine that do the work, over blocks of rows on disk: for "
+        "rows beyond the memory. Default: threads of one process.",
+        ge=1,
     )
     scratch: str | None = Field(
         None,
@@ -80,9 +88,17 @@ class ClusterFileSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _methods_that_run_on_dask(self) -> ClusterFileSettings:
-        if self.dask_address is not None and self.method not in ("dbscan", "kmeans"):
+    def _one_kind_of_workers(self) -> ClusterFileSettings:
+        if self.dask_address is not None and self.workers is not None:
             raise ValueError(
-                f"{self.method} runs on the threads of this machine; leave --dask-address out."
+                "--workers starts processes here, --dask-address uses those of a cluster; give one."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_of_hdbscan(self) -> ClusterFileSettings:
+        if self.method == "hdbscan" and self.min_samples < 2:
+            raise ValueError(
+                f"--min-samples {self.min_samples} counts the row alone; hdbscan needs 2 or more."
             )
         return self

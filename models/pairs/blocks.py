@@ -18,8 +18,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from models.neighbours import distances_to_nearest
 from models.pairs.leaves import Leaves
+from models.pairs.nearest import probes_of
 from models.pairs.projection import SAMPLE_ROWS, Projection, Rows
+from models.pairs.sides import Side
 from models.workers import Workers
 
 BLOCK_ROWS = 32_768
@@ -157,7 +160,8 @@ class Blocks:
         folder: str,
         workers: Workers,
         *,
-        radius: float,
+        radius: float | None = None,
+        k: int | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> Blocks:
         """Write the rows into blocks.
@@ -169,8 +173,10 @@ class Blocks:
         folder : str
             Empty, or of an earlier attempt.
         workers : Workers
-        radius : float
+        radius : float or None
             Of the pairs that will be looked for, see `Projection`.
+        k : int or None
+            Instead of a radius: how many nearest rows will be looked for, at most all.
         block_rows : int
             Rows of a block, about.
 
@@ -181,7 +187,13 @@ class Blocks:
         """
         n_blocks = -(-rows.shape[0] // block_rows)
         sample = sample_stored(rows, max(SAMPLE_ROWS, SAMPLES_PER_BLOCK * n_blocks))
-        projection = Projection.fit(sample[:SAMPLE_ROWS], radius)
+        few = sample[:SAMPLE_ROWS]
+        if radius is None:
+            queries = probes_of(few)
+            reach = distances_to_nearest(queries, rows, k or 1, workers=workers)
+            projection = Projection.fit(few, reach, queries)
+        else:
+            projection = Projection.fit(few, radius)
         cuts = Cuts.of(projection.apply(sample)[0], min(n_blocks, len(sample)))
         split = partial(_split_chunk, rows, folder, projection, cuts)
         chunks = range(0, rows.shape[0], CHUNK_ROWS)
@@ -201,9 +213,25 @@ class Blocks:
         """Whether blocks a and b may hold a pair within a radius (in units)."""
         if self.size(a) == 0 or self.size(b) == 0:
             return False
-        gap = np.maximum(self.low[b] - self.high[a], self.low[a] - self.high[b])
-        distance = np.linalg.norm(np.maximum(gap, 0).astype(np.float64))
+        distance = self._gaps(a)[b]
         return bool(distance <= (radius + self.error[a] + self.error[b]) * (1 + 1e-6))
+
+    def others(self, block: int) -> list[int]:
+        """All other blocks that hold rows, the nearest first."""
+        order = np.argsort(self._gaps(block), kind="stable").tolist()
+        return [b for b in order if b != block and self.size(b)]
+
+    def _gaps(self, block: int) -> NDArray[np.float64]:
+        """Distance of each block's box."""
+        gap = np.maximum(self.low - self.high[block], self.low[block] - self.high)
+        distances: NDArray[np.float64] = np.linalg.norm(
+            np.maximum(gap, 0).astype(np.float64), axis=1
+        )
+        return distances
+
+    def side(self, block: int) -> Side:
+        """Read a block for a search; its offset is its first position among all."""
+        return Side.of(self.read(block), int(self.starts[block]))
 
     def read(self, block: int) -> Leaves:
         """Read a block; position p of it is position ``starts[block] + p`` of all."""

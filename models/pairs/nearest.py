@@ -73,7 +73,12 @@ class NearestBuffers(NamedTuple):
 
 
 def find_nearest(
-    a: Side, b: Side, found: Nearest, projection: Projection, workers: Workers
+    a: Side,
+    b: Side,
+    found: Nearest,
+    projection: Projection,
+    workers: Workers,
+    members: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Find the rows of b that are nearest to each row of a, and put them into ``found``.
 
@@ -92,6 +97,8 @@ def find_nearest(
         That the sides were made with.
     workers : Workers
         Threads.
+    members : ndarray of int64, or None
+        Positions in a that ask; None: all.
 
     Returns
     -------
@@ -108,10 +115,10 @@ def find_nearest(
         if not hasattr(local, "buffers"):
             local.buffers = NearestBuffers.of(columns)
         work = np.zeros(2, dtype=np.int64)
-        members, opening = task
+        group, opening = task
         _nearest_of_group(
             a,
-            members,
+            group,
             b,
             found.squares,
             found.places,
@@ -123,16 +130,17 @@ def find_nearest(
         )
         return work
 
-    n = len(a.order)
-    starts = range(0, n, QUERY_ROWS)
-    opening = ((np.arange(s, min(s + QUERY_ROWS, n)), True) for s in starts)
+    if members is None:
+        members = np.arange(len(a.order))
+    fresh = members[np.isinf(found.squares[members, -1])]
+    opening = ((fresh[s : s + QUERY_ROWS], True) for s in range(0, len(fresh), QUERY_ROWS))
     work = sum(workers.map(run, opening), np.zeros(2, dtype=np.int64))
-    groups = ((members, False) for members in alike(a.coordinates, found.squares[:, -1]))
+    groups = ((group, False) for group in alike(a.coordinates, found.squares[:, -1], members))
     return sum(workers.map(run, groups), work)
 
 
 def alike(
-    coordinates: NDArray[np.float32], squares: NDArray[np.float64]
+    coordinates: NDArray[np.float32], squares: NDArray[np.float64], members: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
     """Group positions that lie together and reach alike far; at most `QUERY_ROWS` each.
 
@@ -141,16 +149,18 @@ def alike(
     coordinates : ndarray of float32, shape (n, width)
     squares : ndarray of float64, shape (n,)
         Squared reach of each.
+    members : ndarray of int64
+        Positions to group.
     """
-    by_reach = np.argsort(squares, kind="stable")
-    edges = [int(len(squares) * share) for share in REACH_SHARES]
+    by_reach = members[np.argsort(squares[members], kind="stable")]
+    edges = [int(len(members) * share) for share in REACH_SHARES]
     for start, stop in itertools.pairwise(edges):
-        members = np.sort(by_reach[start:stop])
-        order = np.arange(len(members))
-        cuts = split(coordinates[members], order, QUERY_ROWS)
+        part = np.sort(by_reach[start:stop])
+        order = np.arange(len(part))
+        cuts = split(coordinates[part], order, QUERY_ROWS)
         for first, last in itertools.pairwise(cuts):
             if first < last:
-                yield np.sort(members[order[first:last]])
+                yield np.sort(part[order[first:last]])
 
 
 @compiled
@@ -335,6 +345,11 @@ def _is_in(squares, places, d, place):  # type: ignore[no-untyped-def]
     return False
 
 
+def probes_of(sample: Rows) -> Rows:
+    """Choose some rows of a sample, to see how far neighbours are."""
+    return sample[:: max(1, len(sample) // PROBES)][:PROBES]
+
+
 def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projection, Nearest]:
     """Find the k nearest rows of each row, itself the first.
 
@@ -356,7 +371,7 @@ def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projecti
     """
     k = min(k, len(rows))
     sample = sample_rows(rows)
-    queries = sample[:: max(1, len(sample) // PROBES)][:PROBES]
+    queries = probes_of(sample)
     projection = Projection.fit(sample, distances_to_nearest(queries, rows, k), queries)
     leaves = Leaves.of(rows, projection)
     side = Side.of(leaves)

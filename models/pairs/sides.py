@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pairs.leaves import Leaves
-from models.pairs.products import compiled, load_queries, load_target
+from models.pairs.products import HUGE, compiled, load_queries, load_target
 
 
 class Side(NamedTuple):
@@ -101,3 +101,18 @@ def load_one(side, position, scale, full, limit, centre, targets, at):  # type: 
         load_target(side.rows, row, position, scale, limit, centre, targets, at)
     else:
         load_target(side.coordinates, position, position, 1.0, limit, centre, targets, at)
+
+
+@compiled
+def reaching(side, rows, squares, scale, low, high, error):  # type: ignore[no-untyped-def]
+    """Rows (positions in a side) whose reach, given as squared distance, leads into a box."""
+    chosen = np.empty(len(rows), dtype=np.int64)
+    found = 0
+    leaf_rows = side.starts[1]
+    for p, square in zip(rows, squares):  # noqa: B905  compiled: zip has no strict
+        radius = np.sqrt(square) * scale + side.error[p // leaf_rows] + error
+        limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
+        if row_distance(side.coordinates[p], low, high, limit) <= limit:
+            chosen[found] = p
+            found += 1
+    return chosen[:found].copy()

@@ -9,6 +9,7 @@ early are searched for among all rows.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,27 +78,24 @@ class Forest(NamedTuple):
     best_second: NDArray[np.int32]
 
 
+Search = Callable[[Forest, NDArray[np.int64]], None]
+"""Offers the forest the lightest edges of the components of some rows, among all that these have,
+and raises the rows' bounds."""
+
+
 def spanning_tree(
-    side: Side,
-    found: Nearest,
-    min_samples: int,
-    projection: Projection,
-    workers: Workers,
-    *,
-    certify: bool = True,
+    found: Nearest, min_samples: int, search: Search, *, certify: bool = True
 ) -> Tree:
     """Join all rows.
 
     Parameters
     ----------
-    side : Side
     found : Nearest
         Of all rows among themselves, each row listed for itself; k at least min_samples.
     min_samples : int
         The core distance is that to the ``min_samples``-th row, itself counted; at least 1.
-    projection : Projection
-    workers : Workers
-        Threads.
+    search : callable
+        `SearchInMemory`, or one over blocks.
     certify : bool
         False: take the lightest edge listed, and search for components without any only.
 
@@ -124,8 +122,7 @@ def spanning_tree(
         open_rows, withheld = _uncertified(forest, certify)
         if len(open_rows):
             searched += len(open_rows)
-            _probe(side, forest, open_rows)
-            _search(side, forest, open_rows, projection, workers)
+            search(forest, open_rows)
         if withheld >= 0:
             forest.best_first[withheld] = -1
         n_edges = _join_best(forest, edges.first, edges.second, edges.squares, n_edges)
@@ -218,49 +215,81 @@ def _probe(side, forest, rows):  # type: ignore[no-untyped-def]
                 q += sign
 
 
-def _search(
-    side: Side,
-    forest: Forest,
-    rows: NDArray[np.int64],
-    projection: Projection,
-    workers: Workers,
-) -> None:
-    """Find the lightest edges of the components of some rows, among all that these have."""
-    local = threading.local()
-    lock = threading.Lock()
-    columns = max(side.rows.shape[1], side.coordinates.shape[1])
-    saved = MULTIPLY_ADD * (side.rows.shape[1] - projection.width) / EXACT
-    dense_share = max(0.0, saved) if projection.pays else 0.0
+class SearchInMemory:
+    """Searches one side, all groups of queries against the bests as they were before.
 
-    best = forest.best.copy()  # the same for all groups, whichever comes first
+    Parameters
+    ----------
+    side : Side
+        All rows.
+    projection : Projection
+    workers : Workers
+        Threads.
+    """
 
-    def run(start: int) -> None:
-        if not hasattr(local, "buffers"):
-            local.buffers = NearestBuffers.of(columns)
-            local.square = np.empty(QUERY_ROWS)
-            local.place = np.empty(QUERY_ROWS, dtype=np.int64)
-        members = rows[start : start + QUERY_ROWS]
-        _lightest_of_group(
-            side,
-            members,
-            forest,
-            best,
-            1.0 / projection.unit,
-            dense_share,
-            local.buffers,
-            local.square,
-            local.place,
+    def __init__(self, side: Side, projection: Projection, workers: Workers) -> None:
+        self.side, self.projection, self.workers = side, projection, workers
+
+    def __call__(self, forest: Forest, rows: NDArray[np.int64]) -> None:
+        """Search for the rows at some positions."""
+        _probe(self.side, forest, rows)
+        lock = threading.Lock()
+        known = Known(forest.component, forest.core)
+        best = forest.best.copy()  # the same for all groups, whichever comes first
+        search = GroupSearch(self.projection, self.side.rows.shape[1])
+
+        def run(start: int) -> None:
+            members = rows[start : start + QUERY_ROWS]
+            square = best[forest.component[members]]
+            place = np.full(len(members), -1, dtype=np.int64)
+            search(self.side, members, known, self.side, known, square, place)
+            with lock:
+                offer_all(members, square, place, forest)
+
+        for _ in self.workers.map(run, range(0, len(rows), QUERY_ROWS)):
+            pass
+        raise_bounds(rows, forest)
+
+
+class Known(NamedTuple):
+    """What a search knows of the rows of a side, by position in it; see `Forest`."""
+
+    component: NDArray[np.int32]
+    core: NDArray[np.float64]
+
+
+class GroupSearch:
+    """`lightest_of_group` with buffers of its own for each thread."""
+
+    def __init__(self, projection: Projection, dim: int) -> None:
+        saved = MULTIPLY_ADD * (dim - projection.width) / EXACT
+        self.dense_share = max(0.0, saved) if projection.pays else 0.0
+        self.scale = 1.0 / projection.unit
+        self.columns = max(dim, projection.width)
+        self.local = threading.local()
+
+    def __call__(
+        self,
+        a: Side,
+        members: NDArray[np.int64],
+        of_a: Known,
+        b: Side,
+        of_b: Known,
+        square: NDArray[np.float64],
+        place: NDArray[np.int64],
+    ) -> None:
+        """Search for at most `QUERY_ROWS` members."""
+        if not hasattr(self.local, "buffers"):
+            self.local.buffers = NearestBuffers.of(self.columns)
+        buffers = self.local.buffers
+        lightest_of_group(
+            a, members, of_a, b, of_b, self.scale, self.dense_share, buffers, square, place
         )
-        with lock:
-            _offer_all(members, local.square, local.place, forest)
-
-    for _ in workers.map(run, range(0, len(rows), QUERY_ROWS)):
-        pass
-    _raise_bounds(rows, forest)
 
 
 @compiled
-def _offer_all(members, square, place, forest):  # type: ignore[no-untyped-def]
+def offer_all(members, square, place, forest):  # type: ignore[no-untyped-def]
+    """Offer each member's edge to both its ends' components; place is -1 where there is none."""
     for i in range(len(members)):
         if place[i] >= 0:
             _offer(square[i], members[i], place[i], forest)
@@ -268,37 +297,49 @@ def _offer_all(members, square, place, forest):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _raise_bounds(rows, forest):  # type: ignore[no-untyped-def]
+def raise_bounds(rows, forest):  # type: ignore[no-untyped-def]
     """Keep what a search has shown: a row searched for has no lighter edge than the best found."""
     for p in rows:
         forest.bound[p] = max(forest.bound[p], forest.best[forest.component[p]])
 
 
 @compiled
-def _lightest_of_group(  # type: ignore[no-untyped-def]
-    side, members, forest, best, scale, dense_share, buffers, square, place
+def lightest_of_group(  # type: ignore[no-untyped-def]
+    a, members, of_a, b, of_b, scale, dense_share, buffers, square, place
 ):
-    """Find the lightest edge of each member that leaves its component and beats its ``best``."""
+    """Find the lightest edge of each member of a to b that leaves its component.
+
+    Parameters
+    ----------
+    a, b : Side
+    members : ndarray of int64
+        Positions in a.
+    of_a, of_b : Known
+    scale, dense_share : float
+        See `models.pairs.within.Search`.
+    buffers : NearestBuffers
+    square : ndarray of float64, shape (n_members,)
+        Of the lightest edge known; lowered.
+    place : ndarray of int64, shape (n_members,)
+        Set to the position of the far end, b's offset added, where ``square`` is lowered.
+    """
     queries, targets, hits, limits = buffers
-    component, core = forest.component, forest.core
     n_queries = len(members)
     queries.positions[:n_queries] = members
-    low, high, error = box_of(side, members)
-    common = component[members[0]]
+    low, high, error = box_of(a, members)
+    common = of_a.component[members[0]]
     for i in range(n_queries):
-        square[i] = best[component[members[i]]]
-        place[i] = -1
-        if component[members[i]] != common:
+        if of_a.component[members[i]] != common:
             common = -1
-    n_leaves = len(side.starts) - 1
+    n_leaves = len(b.starts) - 1
     worst = 0.0
     gaps = np.empty(n_leaves)
     for leaf in range(n_leaves):
-        worst = max(worst, side.error[leaf])
-        gaps[leaf] = box_distance(low, high, side.low[leaf], side.high[leaf], np.inf)
+        worst = max(worst, b.error[leaf])
+        gaps[leaf] = box_distance(low, high, b.low[leaf], b.high[leaf], np.inf)
     order = np.argsort(gaps)
     full = dense_share <= 0.0
-    load(side, scale, full, queries, n_queries)
+    load(a, scale, full, queries, n_queries)
     n_targets = 0
     tiles_full, patience = 0, 1
     for step in range(n_leaves):
@@ -312,42 +353,42 @@ def _lightest_of_group(  # type: ignore[no-untyped-def]
         if gaps[leaf] > radius * radius * (1.0 + SLACK):
             finished = True
         else:
-            radius = reach + error + side.error[leaf]
+            radius = reach + error + b.error[leaf]
             row_limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
-            for p in range(side.starts[leaf], side.starts[leaf + 1]):
-                if component[p] == common or core[p] >= top:
+            for p in range(b.starts[leaf], b.starts[leaf + 1]):
+                if of_b.component[p] == common or of_b.core[p] >= top:
                     continue
-                if row_distance(side.coordinates[p], low, high, row_limit) <= row_limit:
-                    load_one(side, p, scale, full, 0.0, queries.centre, targets, n_targets)
+                if row_distance(b.coordinates[p], low, high, row_limit) <= row_limit:
+                    load_one(b, p, scale, full, 0.0, queries.centre, targets, n_targets)
                     n_targets += 1
         if n_targets < TILE_ROWS and not finished:
             continue
         if n_targets > 0:
-            width = side.rows.shape[1] if full else side.coordinates.shape[1]
-            _limit(square, core, members, scale, 0.0 if full else error + worst, limits)
+            width = b.rows.shape[1] if full else b.coordinates.shape[1]
+            _limit(square, of_a.core, members, scale, 0.0 if full else error + worst, limits)
             limit_queries(queries, n_queries, width, limits[:n_queries])
             found = find_hits(queries, n_queries, targets, n_targets, width, hits)
             if not full and found > dense_share * n_queries * n_targets:
                 full = True
-                load(side, scale, full, queries, n_queries)
+                load(a, scale, full, queries, n_queries)
                 for at in range(n_targets):
                     p = targets.positions[at]
-                    load_one(side, p, scale, full, 0.0, queries.centre, targets, at)
-                _limit(square, core, members, scale, 0.0, limits)
-                limit_queries(queries, n_queries, side.rows.shape[1], limits[:n_queries])
-                found = find_hits(queries, n_queries, targets, n_targets, side.rows.shape[1], hits)
+                    load_one(b, p, scale, full, 0.0, queries.centre, targets, at)
+                _limit(square, of_a.core, members, scale, 0.0, limits)
+                limit_queries(queries, n_queries, b.rows.shape[1], limits[:n_queries])
+                found = find_hits(queries, n_queries, targets, n_targets, b.rows.shape[1], hits)
                 tiles_full = patience
                 patience *= 2
             for h in range(found):
                 i, q = hits.query[h], targets.positions[hits.target[h]]
                 p = members[i]
-                if component[p] == component[q] or core[q] >= square[i]:
+                if of_a.component[p] == of_b.component[q] or of_b.core[q] >= square[i]:
                     continue
-                d = squared_distance(side.rows[side.order[p]], side.rows[side.order[q]], square[i])
-                weight = max(d, max(core[p], core[q]))
+                d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], square[i])
+                weight = max(d, max(of_a.core[p], of_b.core[q]))
                 if weight < square[i]:
                     square[i] = weight
-                    place[i] = q
+                    place[i] = q + b.offset
             if common >= 0:  # one component needs one edge
                 lightest = square[:n_queries].min()
                 for i in range(n_queries):
@@ -357,7 +398,7 @@ def _lightest_of_group(  # type: ignore[no-untyped-def]
             tiles_full -= 1
             if full and tiles_full == 0 and dense_share > 0.0:
                 full = False
-                load(side, scale, full, queries, n_queries)
+                load(a, scale, full, queries, n_queries)
         n_targets = 0
         if finished:
             break

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import dask.array
 import hdbscan
 import numpy as np
 import pytest
+import zarr
+from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
-from models.hdbscan import NOISE, HDBSCANClusterer, least_tree
+from models.hdbscan import NOISE, HDBSCANClusterer, least_tree, least_tree_blocks, merges
+from models.pairs.blocks import Blocks, stored
 from models.pairs.nearest import nearest_rows
-from models.workers import ThreadWorkers
+from models.workers import DaskWorkers, ThreadWorkers
 
 
 def surface(n: int, dim: int = 24, seed: int = 0) -> NDArray[np.float32]:
@@ -162,6 +172,154 @@ class TestSpanningTree:
         rough = least_tree(rows, 5, ThreadWorkers(2), exact=False)[0][:, 2].sum()
         assert exact <= rough * (1 + 1e-12)
         assert rough < exact * 1.02
+
+
+class TestBlocks:
+    """Rows in blocks on disk give what rows in memory give, bit for bit."""
+
+    @pytest.mark.parametrize(
+        ("block_rows", "dim", "threads"), [(90, 24, 4), (300, 2, 1), (700, 24, 1), (5000, 24, 2)]
+    )
+    def test_the_tree_is_the_same(
+        self, block_rows: int, dim: int, threads: int, tmp_path: Path
+    ) -> None:
+        rows = surface(1500, dim=dim, seed=dim)
+        weights, core = weights_in_blocks(rows, 5, block_rows, str(tmp_path), threads)
+        edges, expected_core = least_tree(rows, 5, ThreadWorkers(2))
+        np.testing.assert_array_equal(weights, edges[:, 2])
+        np.testing.assert_array_equal(core, expected_core)
+
+    @settings(max_examples=12, deadline=None)
+    @given(
+        n=st.integers(2, 250),
+        dim=st.integers(1, 8),
+        levels=st.integers(1, 5),
+        min_samples=st.integers(1, 14),
+        block_rows=st.integers(5, 120),
+        seed=st.integers(0, 99),
+    )
+    def test_lattices_full_of_ties_and_duplicates(
+        self, n: int, dim: int, levels: int, min_samples: int, block_rows: int, seed: int
+    ) -> None:
+        rows = np.random.default_rng(seed).integers(0, levels, (n, dim)).astype(np.float64)
+        with tempfile.TemporaryDirectory() as folder:
+            weights, _ = weights_in_blocks(rows, min_samples, block_rows, folder, 1)
+        np.testing.assert_allclose(weights, slow_tree_weights(rows, min_samples), atol=1e-12)
+
+    def test_a_pile_over_several_blocks_and_groups_far_apart(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        groups = [rng.normal(0, 1e-3, (60, 30)) + 100 * i for i in range(5)]
+        rows = np.concatenate([*groups, np.zeros((400, 30))])[rng.permutation(700)]
+        weights, _ = weights_in_blocks(rows, 5, 150, str(tmp_path), 2)
+        np.testing.assert_allclose(weights, slow_tree_weights(rows, 5), rtol=1e-12)
+
+    def test_stored_rows_give_the_labels_of_rows_in_memory(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("models.pairs.blocks.Blocks.sort", small_blocks(300))
+        rows = surface(2000)
+        alone = HDBSCANClusterer(10, min_samples=5).fit(rows)
+        zarr.create_array(str(tmp_path / "rows.zarr"), data=rows, chunks=(500, 24))
+        for source in (
+            zarr.open_array(str(tmp_path / "rows.zarr"), mode="r"),
+            dask.array.from_array(rows, chunks=(333, 24)),
+        ):
+            found = HDBSCANClusterer(10, min_samples=5, scratch=str(tmp_path / "s")).fit(source)
+            assert_same_clusters(found, alone)
+            np.testing.assert_array_equal(found.predict(rows[:300]), alone.predict(rows[:300]))
+        assert list((tmp_path / "s").iterdir()) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("after", [1, 9, 20])
+    def test_a_worker_killed_in_the_middle_changes_nothing(
+        self, after: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While blocks are sorted, neighbours are found, or the tree is built."""
+        monkeypatch.setattr("models.pairs.blocks.Blocks.sort", small_blocks(400))
+        rows = surface(3000)
+        alone = HDBSCANClusterer(10, min_samples=5).fit(rows)
+        done: list[Any] = []
+        killed = []
+
+        def kill_once(self: DaskWorkers, function: Any, items: Any) -> Iterator[Any]:
+            for result in original(self, function, items):
+                done.append(result)
+                if len(done) == after:
+                    pid = next(iter(self.client.run(os.getpid).values()))
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                yield result
+
+        original = DaskWorkers.map
+        monkeypatch.setattr(DaskWorkers, "map", kill_once)
+        with (
+            LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster.scheduler_address) as client,
+        ):
+            found = HDBSCANClusterer(10, min_samples=5, client=client).fit(rows)
+        assert len(killed) == 1
+        assert_same_clusters(found, alone)
+
+
+def small_blocks(block_rows: int) -> Any:
+    return partial(Blocks.sort, block_rows=block_rows)
+
+
+def weights_in_blocks(
+    rows: NDArray[Any], min_samples: int, block_rows: int, folder: str, threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    workers = ThreadWorkers(threads)
+    k = min(max(min_samples, 10), len(rows))
+    source = stored(rows, folder)
+    blocks = Blocks.sort(source, folder, workers, k=k, block_rows=block_rows)
+    edges, core = least_tree_blocks(blocks, min_samples, workers)
+    assert sorted(set(edges[:, :2].ravel().tolist())) == list(range(len(rows)))
+    return edges[:, 2], core
+
+
+def assert_same_clusters(found: HDBSCANClusterer, expected: HDBSCANClusterer) -> None:
+    assert expected.labels_.max() > 3
+    np.testing.assert_array_equal(found.labels_, expected.labels_)
+    np.testing.assert_array_equal(found.membership_, expected.membership_)
+    np.testing.assert_array_equal(found.outlier_score_, expected.outlier_score_)
+    np.testing.assert_array_equal(found.core_distances_, expected.core_distances_)
+
+
+class TestMerges:
+    def test_components_joined_at_one_distance_are_chained_largest_first(self) -> None:
+        edges = np.array([[4, 5, 1], [5, 6, 1], [0, 1, 1], [3, 1, 2], [6, 3, 2], [2, 3, 2.0]])
+        assert merges(edges).tolist() == [
+            [0, 1, 1], [4, 5, 1], [4, 6, 1], [4, 0, 2], [4, 2, 2], [4, 3, 2]
+        ]  # fmt: skip
+
+    @settings(max_examples=50, deadline=None)
+    @given(n=st.integers(1, 60), levels=st.integers(1, 6), seed=st.integers(0, 999))
+    def test_they_are_the_same_for_every_tree_of_the_same_hierarchy(
+        self, n: int, levels: int, seed: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        tree = np.array(
+            [[i, rng.integers(0, i), rng.integers(0, levels)] for i in range(1, n)], dtype=float
+        ).reshape(-1, 3)
+        tree = tree[np.argsort(tree[:, 2], kind="stable")]
+        chained = merges(tree)
+        shuffled = tree[np.lexsort((rng.random(len(tree)), tree[:, 2]))]
+        np.testing.assert_array_equal(merges(shuffled), chained)
+        np.testing.assert_array_equal(merges(chained), chained)  # another tree with these weights
+
+    def test_the_order_of_the_rows_changes_no_cluster(self) -> None:
+        rows = surface(1500)
+        order = np.random.default_rng(1).permutation(1500)
+        labels = HDBSCANClusterer(10, min_samples=5).fit(rows).labels_
+        moved = HDBSCANClusterer(10, min_samples=5).fit(rows[order]).labels_
+        np.testing.assert_array_equal(moved == NOISE, labels[order] == NOISE)
+        assert adjusted_rand_score(moved, labels[order]) == 1
 
 
 class TestHDBSCAN:

@@ -120,6 +120,60 @@ def test_neighbours_are_rows_with_their_distances(
     np.testing.assert_allclose(np.array(table["distances"].to_pylist())[:, 3], exact, rtol=1e-5)
 
 
+def test_kmeans_gives_the_distance_to_the_own_centroid(
+    rows: NDArray[np.float32], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", rows)
+    out = tmp_path / "labels.parquet"
+    table = run(tmp_path / "rows.npy", out, method="kmeans", eps=None, n_clusters=3)
+    labels = np.array(table["cluster_label"])
+    centres = np.stack([rows[labels == c].mean(axis=0, dtype=np.float64) for c in range(3)])
+    exact = np.linalg.norm(rows - centres[labels], axis=1)
+    np.testing.assert_allclose(table["distance"], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["dbscan", "hdbscan", "kmeans", "neighbours"])
+@pytest.mark.parametrize("suffix", ["npy", "zarr"])
+def test_one_row(method: str, suffix: str, tmp_path: Path) -> None:
+    row, source = np.ones((1, 3), dtype=np.float32), tmp_path / f"rows.{suffix}"
+    if suffix == "npy":
+        np.save(source, row)
+    else:
+        zarr.create_array(str(source), data=row)
+    table = run(source, tmp_path / "out.parquet", method=method, eps=None, standardise=True)
+    assert table["row"].to_pylist() == [0]
+    if method == "neighbours":
+        assert table["neighbours"].to_pylist() == [[0]]
+    else:
+        assert table["cluster_label"].to_pylist() == [0 if method == "kmeans" else -1]
+
+
+def test_the_file_may_be_read_as_others_that_this_person_writes(
+    rows: NDArray[np.float32], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", rows)
+    run(tmp_path / "rows.npy", tmp_path / "labels.parquet")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (tmp_path / "labels.parquet").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_row_that_is_not_finite_is_named_by_its_place_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, rows: NDArray[np.float32], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tasks.cluster_file.BATCH_ROWS", 100)
+    broken = rows.copy()
+    broken[417, 2] = np.inf
+    np.save(tmp_path / "rows.npy", broken)
+    with pytest.raises(InputError, match=r"rows\.npy: row 417 "):
+        run(tmp_path / "rows.npy", tmp_path / "labels.parquet", standardise=True)
+
+
+def test_an_output_that_is_a_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder; name a file in it"):
+        run(tmp_path / "no.npy", tmp_path)
+
+
 def test_standardised_rows_are_those_of_the_scaler(
     rows: NDArray[np.float32], tmp_path: Path
 ) -> None:
@@ -130,17 +184,10 @@ def test_standardised_rows_are_those_of_the_scaler(
     np.testing.assert_array_equal(table["cluster_label"], expected.labels_)
 
 
-def test_workers_at_an_address_give_the_same_labels(
+def test_workers_at_an_address_give_the_same_file(
     rows: NDArray[np.float32], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "rows.npy", rows)
-    alone = run(tmp_path / "rows.npy", tmp_path / "alone.parquet")
-    settings = ClusterFileSettings(
-        embeddings=str(tmp_path / "rows.npy"),
-        out=str(tmp_path / "labels.parquet"),
-        method="dbscan",
-        eps=0.5,
-    )
     with (
         LocalCluster(
             n_workers=1,
@@ -150,14 +197,31 @@ def test_workers_at_an_address_give_the_same_labels(
         ) as cluster,
         Client(cluster.scheduler_address) as client,
     ):
-        cluster_file(settings, client)
-    found = pq.read_table(settings.out)
-    assert found["cluster_label"].equals(alone["cluster_label"])
+        for method in ("dbscan", "hdbscan", "neighbours"):
+            eps = 0.5 if method == "dbscan" else None
+            alone = run(tmp_path / "rows.npy", tmp_path / "a.parquet", method=method, eps=eps)
+            settings = ClusterFileSettings(
+                embeddings=str(tmp_path / "rows.npy"),
+                out=str(tmp_path / "b.parquet"),
+                method=method,  # type: ignore[arg-type]
+                eps=eps,
+            )
+            cluster_file(settings, client)
+            assert pq.read_table(settings.out).equals(alone)
 
 
-def test_hdbscan_is_refused_where_it_cannot_run() -> None:
-    with pytest.raises(ValidationError, match="runs on the threads of this machine"):
-        ClusterFileSettings(embeddings="a", out="b", method="hdbscan", dask_address="tcp://x:1")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers": 2, "dask_address": "tcp://x:1", "method": "dbscan"}, "give one"),
+        ({"min_samples": 1, "method": "hdbscan"}, "hdbscan needs 2 or more"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ClusterFileSettings(embeddings="a", out="b", **changes)
 
 
 class TestWhatCannotBeRead:

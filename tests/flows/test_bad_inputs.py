@@ -107,8 +107,9 @@ def test_bad_files_become_rows_with_reasons_and_good_films_are_unharmed(
     assert all(reason[name] for name in reason if name.startswith(("cut at", "noise", "text")))
 
     good = tables["hostile"][tables["hostile"].tile_id.isin(tables["clean"].tile_id)]
-    columns = ["decision", "mean", "entropy", "breast_fraction", "misinformative_score", "split"]
-    columns = [c for c in columns if c in good]
+    # not the score to the last digit: some of the strange files are usable, and the tile scorer
+    # learns from all that are
+    columns = ["decision", "reason", "mean", "entropy", "lesion_fraction", "split"]
     keys = ["tile_id", "label", *columns]
     pd.testing.assert_frame_equal(
         good[keys].sort_values("tile_id", ignore_index=True),

@@ -237,7 +237,7 @@ def decided(mode: str, **changes: object) -> tuple[str, str | None, str | None]:
     )
     copies = pd.DataFrame({"tile_id": ["m1-b"], "duplicate_of": ["m1-a"], "likeness": [1.0]})
     settings = DecisionSettings(0.5, 0.05, mode)  # type: ignore[arg-type]
-    row = manifest_rows(pd.DataFrame([tile]), labels, {"m1": ONE}, settings, copies).iloc[0]
+    row = manifest_rows(pd.DataFrame([tile]), labels, {"m1": ONE}, settings, copies=copies).iloc[0]
     return row["decision"], row["reason"], row["duplicate_of"]
 
 

@@ -15,7 +15,7 @@ from models.checkpoints import config_json, to_bytes
 from models.encoding import encode
 from storage.manifest import ManifestWriter
 from storage.schemas import MANIFEST, SCHEMA_VERSION, TILES
-from storage.tile_shards import INDEX, PLANTED_INDEX, PLANTED_PIXELS, PLANTED_SCHEMA
+from storage.tile_shards import INDEX, PLANTED, PLANTED_INDEX, PLANTED_PIXELS
 from storage.workspace import ShardRef, Workspace
 from tasks.evidence import EvidenceSettings, gather_evidence
 from tasks.report_page.evidence import cluster_says, cluster_title, read_evidence
@@ -132,11 +132,11 @@ class Made:
                         (1, 0.2, False),
                         (2, 0.3, False),
                         (3, 0.0, False),  # nothing on it
-                        (None, 0.1, True),
+                        (3, 0.1, True),  # black
                     )
                 ]
                 known = tiles[3] | {"x": 96}
-                table = pa.Table.from_pylist([known | row for row in rows], schema=PLANTED_SCHEMA)
+                table = pa.Table.from_pylist([known | row for row in rows], schema=PLANTED)
                 shard.write_table(PLANTED_INDEX, table)
                 array = shard.array(PLANTED_PIXELS, (SIZE, SIZE), "uint16", {})
                 array.append(pixels[[3, 3, 0, 1]])

@@ -541,8 +541,10 @@ def _counts(tile_key: str, written: pd.DataFrame) -> PartCounts:
 
 
 def _fates(rows: pd.DataFrame) -> pd.Series:
-    """Decision and reason in one word."""
-    return rows["decision"].where(rows["reason"].isna(), rows["decision"] + "/" + rows["reason"])
+    """Decision and reason in one word; also where all tiles of a shard are kept without remark."""
+    pairs = zip(rows["decision"], rows["reason"], strict=True)
+    fates = [d if pd.isna(r) else f"{d}/{r}" for d, r in pairs]
+    return pd.Series(fates, rows.index, dtype=object)
 
 
 def _count(values: pd.Series) -> dict[str, int]:

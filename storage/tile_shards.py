@@ -77,8 +77,11 @@ def read_films(workspace: Workspace, key: str) -> pa.Table:
 
 
 def read_planted(workspace: Workspace, key: str) -> pa.Table:
-    """Planted tiles of a shard, schema ``PLANTED``."""
-    return workspace.shard(KIND, key).table(PLANTED_INDEX)
+    """Planted tiles of a shard, schema ``PLANTED``; none in shards of earlier versions."""
+    shard = workspace.shard(KIND, key)
+    if PLANTED_INDEX not in shard.record()["files"]:
+        return PLANTED.empty_table()
+    return shard.table(PLANTED_INDEX)
 
 
 def read_figures(

@@ -193,7 +193,6 @@ def _cut_film(
     _check_unchanged(path, film)
     grey = films.read_pixels(path, film, max_film_megapixels=settings.max_film_megapixels)
     scanner, bits = film.calibrated_scanner, film.bits_stored
-    scanner, bits = film.calibrated_scanner, film.bits_stored
     by_film = settings.context == "film"
     if by_film:
         scaled = seen = intensity.normalise(grey, scanner=scanner, bits_stored=bits)

@@ -13,7 +13,10 @@ from models.tile_scorer import (
     TISSUE,
     Growth,
     TileScorer,
+    _arrays,
+    _raw,
     annotated_log_odds,
+    averaged,
     fit_tile_scorer,
     log_odds,
     tissue_log_odds,
@@ -107,6 +110,24 @@ def test_tiles_of_no_fold_are_learned_by_every_scorer() -> None:
     for trees in scorer.folds:
         for name, array in vars(alone.folds[0]).items():
             np.testing.assert_array_equal(getattr(trees, name), array)
+
+
+def test_an_averaged_scorer_gives_the_mean_of_the_raw_scores() -> None:
+    folds = np.arange(400) % 3
+    several = [fitted(*tiles(400, seed=seed), folds) for seed in range(3)]
+    figures, _ = tiles(100, seed=9)
+    for f, trees in enumerate(averaged(several).folds):
+        parts = [_raw(figures, *_arrays(s.folds[f])) for s in several]
+        np.testing.assert_allclose(_raw(figures, *_arrays(trees)), np.mean(parts, axis=0))
+        inner = trees.feature >= 0
+        own = np.arange(len(inner))[inner]
+        for child in (trees.left[inner], trees.right[inner]):
+            assert (child > own).all()
+            assert (child < len(inner)).all()
+    one = averaged(several[:1])
+    np.testing.assert_array_equal(
+        one.log_probabilities(figures), several[0].log_probabilities(figures)
+    )
 
 
 def test_the_same_tiles_give_the_same_bytes() -> None:

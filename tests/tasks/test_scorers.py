@@ -142,6 +142,25 @@ def test_only_tiles_with_pixels_are_looked_at_and_all_have_a_score(
     np.testing.assert_allclose(tiles["score"][not_looked_at], alone, atol=0.01)
 
 
+def test_without_films_letters_and_tissue_are_told_apart_too(
+    film_folder: Path, tmp_path: Path
+) -> None:
+    alone = cut(film_folder, tmp_path / "w", context="tile")
+    ref = alone.learn(context="tile")
+    stored = scorer_shards.read(alone.workspace, ref.key)
+    assert stored.facts["weight"] == 1
+    tiles = alone.scored(ref.key)
+    looked_at = tiles["pixels_index"].notna()
+    np.testing.assert_array_equal(tiles["score"][looked_at], tiles["annotation_score"][looked_at])
+    left = tiles["mammogram_id"].map({i: "L film" in f.source for i, f in alone.by_id().items()})
+    x = np.where(left, 384 - tiles["x"] - tiles["width"], tiles["x"])
+    tissue = looked_at & (x < 128) & tiles["y"].between(192, 256)
+    marked = lettering(tiles, alone.by_id())
+    assert tiles["score"][marked & looked_at].median() > 0.5
+    assert tiles["score"][tissue].median() < 0.1
+    assert tiles["tissue_share"][tissue].median() > 0.9
+
+
 def test_the_shard_says_what_it_was_learned_from(made_up: Cut, learned: ShardRef) -> None:
     stored = scorer_shards.read(made_up.workspace, learned.key)
     assert stored.figures == NAMES

@@ -54,7 +54,7 @@ def duplicates_key(
 ) -> str:
     """Key of a search."""
     code = source_fingerprint(
-        "models.neighbours",
+        "models.pairs",
         "models.scaling",
         "tasks.duplicates",
         "tasks.kernels.duplicates",
@@ -197,16 +197,10 @@ def _embeddings(workspace: Workspace, parts: Sequence[tuple[str, str]]) -> npt.N
 
 def _candidates(tiles: pd.DataFrame, rows: npt.NDArray[np.float32]) -> tuple[Numbers, Numbers]:
     """Pairs that lie near each other, agree in their levels and do not overlap on one film."""
-    from models.neighbours import nearest
-
     if len(rows) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    near = nearest(rows, rows, NEIGHBOURS + 1)  # itself is one of them
-    within = near.distances <= RADIUS_SHARE * np.sqrt(2 * rows.shape[1])
-    second = near.indices[within]
-    first = np.repeat(np.arange(len(rows)), within.sum(axis=1))
-    different = first != second
-    low, high = (f(first, second)[different] for f in (np.minimum, np.maximum))
+    first, second = _near(rows)
+    low, high = np.minimum(first, second), np.maximum(first, second)
     low, high = np.divmod(np.unique(low * len(rows) + high), len(rows))
     wanted = levels_alike(tiles["mean"].to_numpy(), tiles["std"].to_numpy(), low, high)
     low, high = low[wanted], high[wanted]
@@ -214,6 +208,32 @@ def _candidates(tiles: pd.DataFrame, rows: npt.NDArray[np.float32]) -> tuple[Num
     boxes = tiles[["x", "y", "width", "height"]].to_numpy(np.int64)
     apart = (film[low] != film[high]) | ~boxes_overlap(boxes, low, high)
     return low[apart], high[apart]
+
+
+def _near(rows: npt.NDArray[np.float32]) -> tuple[Numbers, Numbers]:
+    """Pairs of rows within the radius: with the nearest ones, and with the first of equal ones.
+
+    So a pile of equal rows, which may be higher than the number of neighbours, is found whole.
+    """
+    from models.pairs.nearest import nearest_rows
+    from models.workers import ThreadWorkers
+
+    plain = rows + np.float32(0)  # -0.0 becomes 0.0, so that equal rows have equal bytes
+    keys = plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1]))).ravel()
+    _, distinct, copy_of = np.unique(keys, return_index=True, return_inverse=True)
+    del plain, keys
+    again = np.flatnonzero(distinct[copy_of] != np.arange(len(rows)))
+    # itself is one of its nearest
+    leaves, _, found = nearest_rows(rows[distinct], NEIGHBOURS + 1, ThreadWorkers())
+    order = distinct[leaves.order]
+    limit = (RADIUS_SHARE**2) * 2 * rows.shape[1]
+    position, rank = np.nonzero(found.squares <= limit)
+    first, second = order[position], order[found.places[position, rank]]
+    different = first != second
+    return (
+        np.concatenate([first[different], distinct[copy_of][again]]),
+        np.concatenate([second[different], again]),
+    )
 
 
 def _verified(

@@ -17,7 +17,13 @@ from storage.tile_shards import read_index, read_pixels
 from storage.workspace import ShardRef, Workspace
 from tasks import films as films_stage
 from tasks.decisions import DecisionSettings, manifest_rows
-from tasks.duplicates import DuplicateSettings, count_duplicates, find_duplicates
+from tasks.duplicates import (
+    NEIGHBOURS,
+    DuplicateSettings,
+    _near,
+    count_duplicates,
+    find_duplicates,
+)
 from tasks.tiles import TileSettings, cut_shard
 
 CUTTING = TileSettings(
@@ -220,6 +226,22 @@ def test_counts_say_whose_the_other_tile_is(searched: Searched) -> None:
         "between_patients": 0,
         "between_parts": int(((a == "one") != (b == "one")).sum()),
     }
+
+
+def test_near_rows_are_those_of_a_slow_search_and_piles_of_equal_ones_are_whole() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 6)).astype(np.float32)
+    rows[40:90] = rows[7]
+    first, second = _near(rows)
+    found = {(min(p), max(p)) for p in zip(first.tolist(), second.tolist(), strict=True)}
+    assert {(7, i) for i in range(40, 90)} <= found
+    distinct = [i for i in range(300) if not 40 <= i < 90]
+    distance = np.linalg.norm(rows[:, None].astype(float) - rows[None], axis=2)
+    slow = set()
+    for i in distinct:
+        near = sorted(distinct, key=lambda j: distance[i, j])[1 : NEIGHBOURS + 1]
+        slow |= {(min(i, j), max(i, j)) for j in near if distance[i, j] <= 0.25 * np.sqrt(12)}
+    assert found == slow | {(7, i) for i in range(40, 90)}
 
 
 # -- decisions -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from storage import collections
 from storage.errors import TableError
 from storage.manifest import ManifestWriter
 from storage.records import Lesion, Mammogram
-from storage.schemas import MANIFEST, SCHEMA_VERSION
+from storage.schemas import DUPLICATES, MANIFEST, SCHEMA_VERSION
 from storage.tile_shards import FILMS as FILMS_TABLE
 from storage.tile_shards import FILMS_SCHEMA, PIXELS
 from storage.workspace import Workspace
@@ -731,3 +731,29 @@ def test_a_faulty_table_of_exemplars_is_refused_by_line_and_column(
 def test_a_missing_table_of_exemplars_is_refused(usual: Workspace, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="cannot be opened"):
         write_report(usual.uri, RUN, exemplars=str(tmp_path / "none.csv"))
+
+
+def test_near_duplicates_are_shown_side_by_side_the_least_alike_first(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "ws")
+    record = workspace.read_json("runs", f"{RUN}.json")
+    first, second = (f"{one.mammogram_id}-x0-y{TILE}-w{TILE}-h{TILE}" for one in FILMS[:2])
+    found = {
+        record["shards"]["tiles"][0]: [
+            {"tile_id": second, "duplicate_of": first, "likeness": 0.9951},
+            {"tile_id": second.replace("-x0-", f"-x{TILE}-"), "duplicate_of": first}
+            | {"likeness": 0.9912},
+        ],
+        record["shards"]["tiles"][1]: [],
+    }
+    with workspace.write_shard("duplicates", "d0") as shard:
+        for key, rows in found.items():
+            shard.write_table(f"{key}.parquet", pa.Table.from_pylist(rows, schema=DUPLICATES))
+    record["shards"]["duplicates"] = "d0"
+    counts = {"compared": 50, "duplicates": 2, "groups": 1}
+    counts |= {"between_films": 2, "between_patients": 0, "between_parts": 0}
+    workspace.write_json(f"runs/{RUN}.json", record | {"near_duplicates": counts})
+    text, _ = read(workspace)
+    section = text[text.index('id="duplicates"') : text.index('id="clusters"')]
+    assert "2 of them nearly equal another tile, which stays (1 such tile)" in section
+    assert re.findall(r"correlate by ([\d.]+)", section) == ["0.9912", "0.9951"]
+    assert section.count("<img") == 4

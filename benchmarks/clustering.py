@@ -230,6 +230,78 @@ class Table:
         print(f"| {title} | {result['method']} | {figures} | {found} | {beside} |", flush=True)
 
 
+def plot_growth(sizes: list[int], found: list[dict[str, Any]], path: Path) -> None:
+    """Draw CPU time and added memory over the number of rows, both axes logarithmic, as SVG."""
+    series = [("cpu_s", "CPU seconds", "#1f6f8b"), ("added_mib", "added memory, MiB", "#b5541c")]
+    width, height, left, top = 640, 300, 60, 30
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12" fill="#222">'
+        '<rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    for panel, (key, title, colour) in enumerate(series):
+        values = [r[key] for r in found]
+        x0, w, h = left + panel * 310, 220, height - top - 50
+        low, high = np.log10(min(values)) - 0.15, np.log10(max(values)) + 0.15
+        across = (np.log10(sizes) - np.log10(sizes[0])) / np.log10(sizes[-1] / sizes[0]) * w + x0
+        up = top + h - (np.log10(values) - low) / (high - low) * h
+        parts.append(f'<text x="{x0}" y="18">{title}: n^{exponent(sizes, values):.2f}</text>')
+        parts.append(f'<path d="M{x0} {top}V{top + h}H{x0 + w}" fill="none" stroke="#999"/>')
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+        for n, value, x, y in zip(sizes, values, across, up, strict=True):
+            name = f"{n // 1000} k" if n < 10**6 else f"{n // 10**6} M"
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+            parts.append(
+                f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{value:.3g}</text>'
+            )
+            parts.append(f'<text x="{x:.1f}" y="{top + h + 18}" text-anchor="middle">{name}</text>')
+        parts.append(f'<text x="{x0 + w / 2}" y="{height - 8}" text-anchor="middle">rows</text>')
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+    print(f"growth drawn in {path}", flush=True)
+
+
+def worker_memory(path: Path, method: str) -> None:
+    """Cluster over two Dask workers and print how far each one's memory rose at its peak."""
+    import zarr
+    from distributed import Client, LocalCluster
+
+    from models.dbscan import DBSCANClusterer
+    from models.hdbscan import HDBSCANClusterer
+
+    rows = np.load(path, mmap_mode="r")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        stored = zarr.create_array(f"{folder}/rows", data=rows[:WARM_ROWS], chunks=(32_768, 150))
+
+        def fit(source: Any) -> None:
+            if method == "dbscan":
+                DBSCANClusterer(0.9, min_samples=5, client=client, scratch=folder).fit(source)
+            else:
+                HDBSCANClusterer(10, min_samples=5, client=client, scratch=folder).fit(source)
+
+        fit(stored)  # compile, and load libraries
+        stored = zarr.create_array(
+            f"{folder}/all", shape=rows.shape, dtype=rows.dtype, chunks=(32_768, 150)
+        )
+        for start in range(0, len(rows), 32_768):
+            stored[start : start + 32_768] = rows[start : start + 32_768]
+        before = client.run(reset_peak)
+        mine = reset_peak()
+        started = time.perf_counter()
+        fit(stored)
+        wall = time.perf_counter() - started
+        rises = [peak - before[worker] for worker, peak in client.run(peak_mib).items()]
+        print(f"{method}, {len(rows):,} rows in blocks of 32,768: workers' memory rose by "
+              f"{' and '.join(f'{r:.0f}' for r in rises)} MiB, the driver's by "
+              f"{peak_mib() - mine:.0f}; {wall:.0f} s", flush=True)  # fmt: skip
+
+
 def exponent(n: list[int], values: list[float]) -> float:
     """Slope of the logarithms."""
     return float(np.polyfit(np.log(n), np.log(values), 1)[0])
@@ -239,12 +311,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     choices = [
         "dbscan-48k", "dbscan-100k", "dbscan-1m", "no-pruning", "hdbscan", "kmeans", "embeddings",
-        "growth", "pile",
+        "growth", "pile", "workers",
     ]  # fmt: skip
     parser.add_argument("--rows", nargs="+", choices=choices, default=choices[:6])
     parser.add_argument("--embeddings", type=Path, help=".npy of real embeddings, standardised")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "clustering")
+    parser.add_argument("--plot", type=Path, help="SVG that growth is drawn into")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -300,6 +373,11 @@ def main() -> None:
             for key in ("cpu_s", "wall_s", "added_mib"):
                 values = [r[key] for r in found]
                 print(f"growth: {key} goes as n^{exponent(sizes, values):.2f}", flush=True)
+            plot_growth(sizes, found, args.plot or args.folder / "growth.svg")
+        elif row == "workers":
+            for method in ("dbscan", "hdbscan"):
+                for n in (100_000, 400_000):
+                    worker_memory(rows(n), method)
         elif row == "pile":
             path = args.folder / "pile.npy"
             pile = clustering_data.published_like(200_000)

@@ -1,8 +1,10 @@
 """Lloyd's k-means over chunks of rows, on threads or Dask workers.
 
-Most rows keep their centre from one iteration to the next, and bounds show it without a distance
-(Hamerly 2010): only rows that may change are multiplied with the centres, in float32, and where
-rounding could decide, measured in float64. Sums are changed by the rows that move alone. The
+Most rows keep their centre from one iteration to the next, and bounds show it without a distance.
+Where a number for each row and centre fits into memory, each centre has a bound of its own (Elkan
+2003) and only pairs that may matter are measured, in float64. Else a row has one bound for all
+other centres (Hamerly 2010): rows that may change are multiplied with the centres, in float32, and
+measured in float64 where rounding could decide. Sums are changed by the rows that move alone. The
 result is that of plain Lloyd; it does not depend on how many workers there are.
 """
 
@@ -14,6 +16,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
@@ -41,7 +44,14 @@ SAMPLE_PER_CENTRE = 50
 OVERSAMPLING = 2
 ROUNDS = 5
 AHEAD = 3.0
+MOST_EACH = 2**28  # bytes of bounds for each row and centre: 256 MiB
 SILHOUETTE_ROWS = 2_000
+
+EACH_STRIP = 16
+EACH_SLACK = 1e-6  # relative: above what float32 does to a bound, a way and their difference
+UNDERFLOW = 1e-17  # what squares too small for float32 hide
+LARGE = 1e18  # what float32 may take for infinite
+EACH_TINY = 1e-36  # two centres at no distance are both within reach
 
 Centres = NDArray[np.float64]
 
@@ -59,18 +69,26 @@ class Bounds(NamedTuple):
         No other centre is nearer.
     coordinates : ndarray of float32, shape (n, width), or None
         See `Projection`; None: products are of all columns.
+    each : ndarray of float32, shape (n, k + padding), or None
+        A centre was not nearer than this less its way when it was measured; plus its way since the
+        start, so that the entry stays as it is while the centre moves. Infinite for the own one and
+        for the padding. Changed in place.
     """
 
     labels: NDArray[np.int32]
     upper: NDArray[np.float64]
     lower: NDArray[np.float64]
     coordinates: NDArray[np.float32] | None
+    each: NDArray[np.float32] | None = None
 
     @classmethod
-    def blank(cls, n: int, coordinates: NDArray[np.float32] | None) -> Bounds:
-        """Know nothing."""
+    def blank(cls, n: int, coordinates: NDArray[np.float32] | None, k: int | None = None) -> Bounds:
+        """Know nothing; bounds are for each of k centres where k is given."""
         labels = np.full(n, -1, dtype=np.int32)
-        return cls(labels, np.full(n, np.inf), np.zeros(n), coordinates)
+        each = None
+        if k is not None:
+            each = np.full((n, _padded(k)), np.inf, dtype=np.float32)
+        return cls(labels, np.full(n, np.inf), np.zeros(n), coordinates, each)
 
 
 class Step(NamedTuple):
@@ -107,21 +125,32 @@ class Move:
         How far each centre went since the iteration before.
     projection : Projection
         Of the rows' coordinates.
+    ways : ndarray of float64, shape (k,)
+        How far each centre went since the start.
     """
 
     centres: Centres
     origin: NDArray[np.float64]
     shifts: NDArray[np.float64]
     projection: Projection
+    ways: NDArray[np.float64]
+
+
+def _padded(k: int) -> int:
+    return (k + EACH_STRIP - 1) // EACH_STRIP * EACH_STRIP
 
 
 def step_chunk(rows: Rows, bounds: Bounds, move: Move) -> Step:
     """Give each row of a chunk to its nearest centre; of two at the same distance, the first."""
     k, dim = move.centres.shape
     labels, upper, lower = bounds.labels.copy(), bounds.upper.copy(), bounds.lower.copy()
-    known = Bounds(labels, upper, lower, bounds.coordinates)
+    known = Bounds(labels, upper, lower, bounds.coordinates, bounds.each)
     sums = np.zeros((k, dim))
     counts = np.zeros(k, dtype=np.int64)
+    if bounds.each is not None and labels[0] >= 0:
+        args = (rows, move.centres, move.shifts, _ways(move.ways), move.origin)
+        moved, measured = _assign_open(*args, labels, upper, bounds.each, sums, counts)
+        return Step(known, sums, counts, moved, measured)
     if known.coordinates is None or known.labels[0] < 0:
         small = (move.centres - move.origin).astype(np.float32)
         squares = np.square(small).sum(axis=1)
@@ -133,6 +162,8 @@ def step_chunk(rows: Rows, bounds: Bounds, move: Move) -> Step:
         moved = _assign(
             rows, todo, move.centres, small, squares, move.origin, *known[:3], sums, counts
         )
+        if bounds.each is not None:
+            _bound_each(rows, small, squares, move.origin, labels, bounds.each)
     else:
         todo = _undecided(rows, move.centres, move.shifts, *_two_largest(move.shifts), *known[:3])
         small, _ = move.projection.apply(move.centres)
@@ -158,6 +189,113 @@ def _two_largest(shifts: NDArray[np.float64]) -> tuple[int, float, float]:
         return 0, float(shifts[0]), 0.0
     order = np.argsort(shifts)
     return int(order[-1]), float(shifts[order[-1]]), float(shifts[order[-2]])
+
+
+def _ways(ways: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Ways of the centres for the compiled functions: not below, and padded."""
+    padded = np.zeros(_padded(len(ways)), dtype=np.float32)
+    padded[: len(ways)] = ways * (1.0 + EACH_SLACK)
+    return padded
+
+
+@compiled
+def _bound_each(rows, small, squares, origin, labels, each):  # type: ignore[no-untyped-def]
+    """Bound the distance of each row to each centre from below, by products of all columns."""
+    n, dim = rows.shape
+    k = len(small)
+    error = np.float32(2.0 * margin(dim))
+    kept = np.float32(1.0 - EACH_SLACK)
+    tile = np.empty((TILE_ROWS, dim), dtype=np.float32)
+    products = np.empty(TILE_ROWS * k, dtype=np.float32)
+    for start in range(0, n, TILE_ROWS):
+        waiting = min(TILE_ROWS, n - start)
+        for i in range(waiting):
+            for j in range(dim):
+                tile[i, j] = np.float32(rows[start + i, j] - origin[j])
+        product = products[: waiting * k].reshape(waiting, k)
+        np.dot(tile[:waiting], small.T, product)
+        for i in range(waiting):
+            size = np.float32(0.0)
+            for j in range(dim):
+                size += tile[i, j] * tile[i, j]
+            for c in range(k):
+                sizes = size + squares[c]
+                square = sizes - np.float32(2.0) * product[i, c] - error * sizes
+                each[start + i, c] = np.sqrt(max(square, np.float32(0.0))) * kept
+            each[start + i, labels[start + i]] = np.inf
+
+
+@compiled
+def _assign_open(rows, centres, shifts, ways, origin, labels, upper, each, sums, counts):  # type: ignore[no-untyped-def]
+    """Find the nearest centre among those whose own bounds leave it open; rows moved, measured.
+
+    Distances are measured in float32 first, and in float64 where that cannot tell the nearer one.
+    """
+    k, dim = centres.shape
+    padded = each.shape[1]
+    rough = centres.astype(np.float32)
+    off = np.empty(k)  # what rounding a centre and a row does to their distance, beside `error`
+    for c in range(k):
+        off[c] = 2.0**-22 * np.sqrt((centres[c] * centres[c]).sum()) + UNDERFLOW
+    error = (dim + 8) * 2.0**-24
+    moved, measured = 0, 0
+    signs = np.empty(padded, dtype=np.float32)
+    bits = signs.view(np.int32)
+    for row in range(len(rows)):
+        own = labels[row]
+        upper[row] += shifts[own]
+        reach = np.float32(upper[row] * (1.0 + EACH_SLACK) + EACH_TINY)
+        if not _any_open(each[row], ways, reach, signs, bits):
+            continue
+        distance = np.float64(_rough_distance(rows[row], rough[own])) * (1.0 + error) + off[own]
+        if distance < upper[row]:
+            upper[row] = distance
+        reach = np.float32(upper[row] * (1.0 + EACH_SLACK) + EACH_TINY)
+        if not _any_open(each[row], ways, reach, signs, bits):
+            continue
+        measured += 1
+        at, exact, best = own, -1.0, -1.0
+        for c in range(padded):
+            if bits[c] >= 0:
+                continue
+            distance = np.float64(_rough_distance(rows[row], rough[c]))
+            distance = distance * (1.0 - error) - off[c]
+            if not upper[row] < distance <= LARGE:  # or no number
+                if exact < 0.0:
+                    exact = squared_distance(rows[row], centres[own], np.inf)
+                    best = exact
+                square = squared_distance(rows[row], centres[c], np.inf)
+                if square < best or (square == best and c < at):
+                    best, at = square, c
+                    upper[row] = np.sqrt(best) * (1.0 + 1e-12)
+                distance = np.sqrt(square)
+            each[row, c] = (distance + ways[c]) * (1.0 - EACH_SLACK)
+        if at != own:
+            each[row, own] = (np.sqrt(exact) + ways[own]) * (1.0 - EACH_SLACK)
+            each[row, at] = np.inf
+            moved += _give(row, at, rows, origin, labels, sums, counts)
+    return moved, measured
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _rough_distance(row, centre):  # type: ignore[no-untyped-def]
+    """Distance in float32, relative error below (dim + 8) 2^-24 beside that of the values."""
+    total = np.float32(0.0)
+    for j in range(len(row)):
+        difference = np.float32(row[j]) - centre[j]
+        total += difference * difference
+    return np.sqrt(total)
+
+
+@compiled
+def _any_open(bounds, ways, reach, signs, bits):  # type: ignore[no-untyped-def]
+    """Whether any centre may be within reach; its sign is then set."""
+    any_sign = np.int32(0)
+    for c in range(len(bounds)):
+        signs[c] = bounds[c] - ways[c] - reach
+    for c in range(len(bounds)):
+        any_sign |= bits[c]
+    return any_sign < 0
 
 
 @compiled
@@ -392,10 +530,7 @@ def _seed(rows, weights, k, draws):  # type: ignore[no-untyped-def]
         best, least = 0, np.inf
         for t in range(trials):
             size = squares[numbers[t]]
-            potential = 0.0
-            for i in range(n):
-                square = max(np.float64(squares[i] + size - 2 * product[t, i]), 0.0)
-                potential += weights[i] * min(square, nearest[i])
+            potential = _potential(weights, nearest, squares, size, product[t])
             if potential < least:
                 best, least = t, potential
         chosen[c] = numbers[best]
@@ -405,6 +540,16 @@ def _seed(rows, weights, k, draws):  # type: ignore[no-untyped-def]
             nearest[i] = min(nearest[i], square)
         nearest[chosen[c]] = 0.0
     return chosen
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _potential(weights, nearest, squares, size, product):  # type: ignore[no-untyped-def]
+    """Weighted sum of the squares to the nearest, if a row of this squared length were chosen."""
+    potential = 0.0
+    for i in range(len(nearest)):
+        square = max(np.float64(squares[i] + size - np.float32(2.0) * product[i]), 0.0)
+        potential += weights[i] * min(square, nearest[i])
+    return potential
 
 
 def seed_centres(
@@ -450,6 +595,11 @@ class Chunks:
         if remote and isinstance(self.rows, np.ndarray):
             raise ValueError("rows in memory cannot be read by the workers of a cluster.")
         return self.workers.map(partial(_on_chunk, self.rows, function), items)
+
+    def holds_each(self, k: int) -> bool:
+        """Whether bounds for each row and each of k centres lie in memory, and may be as large."""
+        remote = isinstance(self.workers, DaskWorkers)
+        return not remote and self.rows.shape[0] * _padded(k) * 4 <= MOST_EACH
 
     def sizes(self) -> list[int]:
         """Rows of each chunk."""
@@ -511,9 +661,10 @@ def lloyd(
         Stop where the centres move by no more, as a sum of squares.
     """
     centres, origin = start, projection.mean
-    bounds = list(chunks.map(partial(_blank, projection)))
+    each = len(start) if chunks.holds_each(len(start)) else None
+    bounds = list(chunks.map(partial(_blank, projection, each)))
     sums, counts = np.zeros(start.shape), np.zeros(len(start), dtype=np.int64)
-    shifts = np.zeros(len(start))
+    shifts, ways = np.zeros(len(start)), np.zeros(len(start))
     measured = n_iter = 0
     settled = False
 
@@ -521,7 +672,7 @@ def lloyd(
         nonlocal measured, bounds
         moved = 0
         steps = []
-        move = Move(centres, origin, shifts, projection)
+        move = Move(centres, origin, shifts, projection, ways)
         for step in chunks.map(partial(_step, move), bounds):
             sums[:] += step.sums
             counts[:] += step.counts
@@ -542,6 +693,7 @@ def lloyd(
         if not filled.all():
             new[~filled] = _farthest(chunks, centres, bounds, int((~filled).sum()))
         shifts = np.linalg.norm(new - centres, axis=1) * (1 + 1e-12)
+        ways = ways + shifts
         centres = new
         if np.square(shifts).sum() <= tolerance:
             break
@@ -558,8 +710,10 @@ def lloyd(
     )
 
 
-def _blank(projection: Projection, rows: Rows) -> Bounds:
-    """Start a chunk: its coordinates, where they are cheaper than the rows."""
+def _blank(projection: Projection, each: int | None, rows: Rows) -> Bounds:
+    """Start a chunk: bounds for each centre, or its coordinates where these are cheaper."""
+    if each is not None:
+        return Bounds.blank(len(rows), None, each)
     pays = projection.pays and not projection.complete
     return Bounds.blank(len(rows), projection.apply(rows)[0] if pays else None)
 
@@ -655,7 +809,8 @@ def _closest(rows: Rows, centres: Centres) -> tuple[NDArray[np.float64], NDArray
     """Squared distance to the nearest centre, and its number."""
     origin = centres.mean(axis=0)
     projection = Projection(origin, np.empty((len(origin), 0)), 1.0, pays=False)
-    move = Move(centres, origin, np.zeros(len(centres)), projection)
+    still = np.zeros(len(centres))
+    move = Move(centres, origin, still, projection, still)
     bounds = step_chunk(rows, Bounds.blank(len(rows), None), move).bounds
     return np.square(bounds.upper), bounds.labels
 
@@ -754,10 +909,12 @@ class KMeansClusterer(TransformerMixin, ClusterMixin, BaseEstimator):  # type: i
         given = not isinstance(self.init, str)
         for turn in range(1 if given else self.n_init):
             start = self._start(chunks, sample, self.random_state * self.n_init + turn)
-            queries = sample[:: max(1, len(sample) // 256)][:256]
-            with one_blas_thread():
-                radius = np.sqrt(_closest(queries, start)[0])
-                projection = Projection.fit(sample, radius, queries, start)
+            projection = Projection.none(sample)
+            if not chunks.holds_each(len(start)):
+                queries = sample[:: max(1, len(sample) // 256)][:256]
+                with one_blas_thread():
+                    radius = np.sqrt(_closest(queries, start)[0])
+                    projection = Projection.fit(sample, radius, queries, start)
             tolerance = self.tol * float(np.mean(np.var(sample, axis=0)))
             found = lloyd(chunks, start, projection, self.max_iter, tolerance)
             if best is None or found.inertia < best.inertia:
@@ -777,10 +934,11 @@ class KMeansClusterer(TransformerMixin, ClusterMixin, BaseEstimator):  # type: i
         if not isinstance(self.init, str):
             return np.array(self.init, dtype=np.float64)
         random = np.random.default_rng(seed)
+        candidates: Rows
         if self.init == "k-means||":
             candidates, weights = parallel_seeds(chunks, self.n_clusters, sample, seed)
         elif self.init == "k-means++":
-            candidates, weights = sample.astype(np.float64), np.ones(len(sample))
+            candidates, weights = sample, np.ones(len(sample))
         else:
             raise ValueError(f"init={self.init!r} is unknown; use k-means++, k-means|| or centres.")
         k = min(self.n_clusters, len(candidates))

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,10 +34,16 @@ def available_cores() -> int:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep matrix products to the thread that asks for them, as each of ours has its own work."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Find the libraries once: it takes milliseconds."""
     import scipy.linalg.cython_blas  # noqa: F401  loaded now, or the limit would miss it
 
-    with threadpool_limits(1, user_api="blas"):
-        yield
+    return ThreadpoolController()
 
 
 class ThreadWorkers:

@@ -92,6 +92,12 @@ class Projection:
         unit = 2.0 ** round(np.log2(usual)) if usual > 0 else 1.0
         return cls(mean, np.ascontiguousarray(axes), unit, pays)
 
+    @classmethod
+    def none(cls, sample: Rows) -> Projection:
+        """Know the sample's mean alone."""
+        mean = sample.mean(axis=0, dtype=np.float64)
+        return cls(mean, np.empty((len(mean), 0)), 1.0, pays=False)
+
     def apply(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Compute the coordinates of rows.
 

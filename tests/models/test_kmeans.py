@@ -52,6 +52,30 @@ def blobs() -> NDArray[np.float32]:
 
 
 class TestItIsLloyds:
+    @pytest.fixture(autouse=True, params=[2**28, 0], ids=["each", "one"])
+    def kind_of_bounds(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A bound for each row and centre, or one for all others."""
+        monkeypatch.setattr(kmeans, "MOST_EACH", request.param)
+
+    @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e3, 1e15])
+    @pytest.mark.parametrize("offset", [0.0, 100.0])
+    def test_any_scale_and_offset(self, scale: float, offset: float) -> None:
+        rows = (surface(700).astype(np.float64) + offset) * scale
+        start = rows[::70]
+        clusterer = KMeansClusterer(10, init=start, max_iter=6, tol=0).fit(rows)
+        labels, _ = plain_lloyd(rows, start, 6)
+        np.testing.assert_array_equal(clusterer.labels_, np.unique(labels, return_inverse=True)[1])
+
+    def test_of_centres_at_the_same_distance_the_first_is_taken(self) -> None:
+        rows = np.array([[0.0], [2.0], [1.0], [5.0], [5.0]])
+        start = np.array([[2.0], [0.0], [5.0]])
+        for iterations in (1, 2):
+            labels, _ = plain_lloyd(rows, start, iterations)
+            fitted = KMeansClusterer(3, init=start, max_iter=iterations, tol=0).fit(rows)
+            assert fitted.labels_.tolist() == np.unique(labels, return_inverse=True)[1].tolist()
+
     @pytest.mark.parametrize("iterations", [1, 2, 7, 30])
     @pytest.mark.parametrize("dim", [1, 3, 24, 150])
     def test_labels_and_centres_are_those_of_the_slow_version(

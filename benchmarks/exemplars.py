@@ -1,6 +1,6 @@
 """What five exemplars add to tiles that are judged by themselves, over random draws.
 
-    python benchmarks/exemplars.py --workspace W --truth DIR [--draws 20] [--exemplars 5]
+    python benchmarks/exemplars.py --workspace W --truth DIR [--draws 20] [--exemplars 5] [--with-only]
 
 W is a finished run with ``--context tile``. For each draw, exemplars are taken at random from the
 tiles that the truth calls misinformative, the tile scorer is learned anew with them, and every tile
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--truth", required=True, type=Path)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--exemplars", type=int, default=5)
+    parser.add_argument("--with-only", action="store_true", help="do not score without exemplars")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     workspace = Workspace.open(given.workspace)
@@ -68,7 +69,7 @@ def main() -> None:
             table = Path(folder) / "exemplars.csv"
             table.write_text("tile_id\n" + "\n".join(chosen) + "\n")
             found.append(precision(score(table, draw), set(chosen)))
-        plain.append(precision(score(None, draw), set()))
+        plain.append(np.nan if given.with_only else precision(score(None, draw), set()))
         print(
             f"draw {draw}: {plain[-1]:.4f} without, {found[-1]:.4f} with "
             f"({time.perf_counter() - started:.0f} s)",

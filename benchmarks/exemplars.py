@@ -1,6 +1,6 @@
 """What five exemplars add to tiles that are judged by themselves, over random draws.
 
-    python benchmarks/exemplars.py --workspace W --truth DIR [--draws 20] [--exemplars 5] [--with-only]
+    python benchmarks/exemplars.py --workspace W --truth DIR [--draws 20] [--with-only]
 
 W is a finished run with ``--context tile``. For each draw, exemplars are taken at random from the
 tiles that the truth calls misinformative, the tile scorer is learned anew with them, and every tile

@@ -110,11 +110,12 @@ def fused_score(
     float32, (n_tiles,), [0, 1]
     """
     by_film = np.asarray(context, np.float64)
-    tile = np.where(is_mixed(breast_fraction, foreign_fraction), 0.0, tile_log_odds)
-    tile = np.clip(np.nan_to_num(tile), -TILE_LIMIT, TILE_LIMIT)
+    alone = np.nan_to_num(np.asarray(tile_log_odds, np.float64))
+    tile = np.where(is_mixed(breast_fraction, foreign_fraction), 0.0, alone)
+    tile = np.clip(tile, -TILE_LIMIT, TILE_LIMIT)
     with np.errstate(divide="ignore"):
         film = np.clip(np.log(by_film) - np.log1p(-by_film), -CONTEXT_LIMIT, CONTEXT_LIMIT)
-    odds = np.where(np.isnan(by_film), tile, film + weight * tile)
+    odds = np.where(np.isnan(by_film), alone, film + weight * tile)
     return probability(odds)
 
 

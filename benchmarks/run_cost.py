@@ -1,6 +1,6 @@
 """Wall time of a command, and the peak resident memory of the largest process that it starts.
 
-python benchmarks/run_cost.py mammosift run --source films/ --out /tmp/w --tile-size-px 128
+python benchmarks/run_cost.py mammosift run --source films/ --out curated/ --tile-size-px 128
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ def test_the_log_odds_of_both_judges_add_up():
 
 def test_without_a_film_the_tile_alone_decides_at_full_weight():
     for weight in (0.0, 0.4, 1.0):
-        found = fused(np.nan, 2.0, weight=weight, breast=np.nan, foreign=np.nan)
-        assert found == pytest.approx(1 / (1 + np.exp(-2.0)))
+        for odds in (2.0, -9.0):  # beyond the limit beside a film, too
+            found = fused(np.nan, odds, weight=weight, breast=np.nan, foreign=np.nan)
+            assert found == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
 def test_a_tile_without_figures_is_scored_by_its_film():

@@ -38,6 +38,7 @@ CUTTING = TileSettings(
     black_samples_per_film=1,
     max_film_megapixels=10.0,
 )
+SMALL = {"PLANTED_TILES": 300, "MADE_TISSUE": 300, "MADE_GROUND": 100, "CHAINS": 2}
 DECIDING = DecisionSettings(misinformative_threshold=0.5, tissue_for_review=0.05)
 
 
@@ -95,7 +96,7 @@ def cut(folder: Path, out: Path, **changes: object) -> Cut:
 def few_tiles() -> Iterator[None]:
     """Learning from fewer tiles takes a second and not ten."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, n in (("PLANTED_TILES", 300), ("MADE_TISSUE", 300), ("MADE_GROUND", 100)):
+        for name, n in SMALL.items():
             patch.setattr(scorers, name, n)
         yield
 

@@ -38,7 +38,13 @@ CUTTING = TileSettings(
     black_samples_per_film=1,
     max_film_megapixels=10.0,
 )
-SMALL = {"PLANTED_TILES": 300, "MADE_TISSUE": 300, "MADE_GROUND": 100, "CHAINS": 2}
+SMALL = {
+    "PLANTED_TILES": 300,
+    "MADE_TISSUE": 300,
+    "MADE_GROUND": 100,
+    "CHAINS": 2,
+    "SORTING": (0.8,),
+}
 DECIDING = DecisionSettings(misinformative_threshold=0.5, tissue_for_review=0.05)
 
 

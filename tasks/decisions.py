@@ -267,6 +267,9 @@ def calibrated(
 ) -> DecisionSettings:
     """Settings with the thresholds that give a recall or a precision on the planted tiles.
 
+    Black tiles are left out: no threshold acts on them. A planted tile that is dropped as black
+    counts as found in `planted_counts`, so the recall that a run reports is at least the one wanted.
+
     Parameters
     ----------
     workspace_uri : str
@@ -336,7 +339,8 @@ def planted_counts(
     """How many planted annotations were found, and how much tissue was lost by planting.
 
     A planted tile counts as misinformative where at least 1 % of it was planted on and the film's
-    map showed less than 5 % of breast before: it is found where it is not kept.
+    map showed less than 5 % of breast before: it is found where it is not kept, as black or by its
+    score.
 
     Parameters
     ----------

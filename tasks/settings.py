@@ -58,8 +58,10 @@ class CurationSettings(BaseModel):
     )
     exemplars: str | None = _field(
         "Exemplars",
-        "csv of tiles that you know to be misinformative: column tile_id, or source, x, y, width, "
-        "height. The report shows their nearest neighbours.",
+        "csv of tiles that you know: column tile_id, or source, x, y, width, height, or image (path "
+        "of a picture, relative to the table); kind is misinformative (the default) or "
+        "informative. They sharpen the score, each dropped tile names the one it looks most like, "
+        "and the report shows their nearest neighbours.",
         default=None,
     )
 
@@ -143,7 +145,9 @@ class CurationSettings(BaseModel):
     # -- decisions ---------------------------------------------------------------------------
     misinformative_threshold: float = _field(
         "Threshold of the misinformative score",
-        "Tiles that score at least this are dropped, or sent to review where they hold tissue too.",
+        "Tiles that score at least this are dropped, or sent to review where they hold tissue too. "
+        "Below 0.5 it reaches only tiles with less than 40 % of breast or with foreign content: of "
+        "the others the film's map alone decides.",
         default=0.5,
         ge=0,
         le=1,

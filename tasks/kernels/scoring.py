@@ -61,7 +61,9 @@ def is_beyond_doubt(
     """Tiles that the film's map calls tissue so clearly that no look at the tile can change it.
 
     Without foreign content the odds by the map are 0.02 to the breast's share; the tile's own look
-    turns them round by a factor of exp(0.5 * 6) = 20 at most, which 40 % of breast outweigh.
+    turns them round by a factor of exp(0.5 * 6) = 20 at most, which 40 % of breast outweigh. That
+    holds for even odds: below a threshold of 0.5 the map alone decides about these tiles, on
+    purpose, since no threshold should reach tiles that are tissue for two fifths of their area.
 
     Parameters
     ----------

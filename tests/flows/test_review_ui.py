@@ -4,106 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 
 from storage.manifest import read_manifest
 from storage.workspace import Workspace
 from tasks import reviews
 from tasks.settings import CurationSettings
+from tests.flows.serving import (
+    CHROMIUM,
+    FLAGS,
+    Served,
+    open_run_form,
+    submit_run_form,
+    submit_until,
+)
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_S, STATE_S = 180, 240
 READER = "A. Reader"
-
-
-class Served:
-    """Server, worker and deployments that ``mammosift serve`` has started, and starts again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port: int = s.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log, self.home = folder / "serve.log", folder / "prefect"
-        self.start()
-
-    def start(self) -> None:
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        env |= {"PREFECT_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
-        with self.log.open("w") as out:
-            self.serve = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "serve", "--port", str(self.port)],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=env,
-            )
-        deadline = time.monotonic() + START_S
-        while "mammosift is served" not in self.log.read_text():
-            assert self.serve.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.5)
-
-    def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.serve.pid).children(recursive=True)
-
-    def kill(self) -> None:
-        """Worker, server and what started them, all at once and without a word."""
-        for process in [psutil.Process(self.serve.pid), *self.processes()]:
-            process.kill()
-        self.serve.wait()
-
-    def stop(self) -> None:
-        children = self.processes()
-        self.serve.send_signal(signal.SIGTERM)
-        self.serve.wait(60)
-        assert not psutil.wait_procs(children, timeout=30)[1]
-
-    def runs(self) -> list[dict[str, Any]]:
-        client, api = {"client": "reader"}, f"{self.url}/api"
-        token = httpx.get(f"{api}/csrf-token", params=client, timeout=30).json()["token"]
-        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "reader"}
-        found = httpx.post(f"{api}/flow_runs/filter", headers=headers, json={}, timeout=30)
-        runs: list[dict[str, Any]] = found.json() if found.status_code == 200 else []
-        return runs
-
-    def wait(self, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Wait until the one run is as wanted; gives it."""
-        deadline = time.monotonic() + STATE_S
-        while True:
-            runs = self.runs()
-            if runs and reached(runs[0]):
-                return runs[0]
-            assert time.monotonic() < deadline, (runs, self.log.read_text()[-3000:])
-            time.sleep(1)
-
-    def suspended(self, *, form: int) -> dict[str, Any]:
-        """Wait for the so-manieth form of the run."""
-        return self.wait(
-            lambda run: (
-                run["state_name"] == "Suspended"
-                and run["state"]["state_details"]["pause_key"].endswith(f"-{form}")
-            )
-        )
 
 
 @pytest.fixture
@@ -127,8 +47,6 @@ def curated(
 
 def fill_in(page: Any, url: str, picture: Path, **fields: str) -> None:
     """Open the dialog of a suspended run, fill in fields by their titles, submit."""
-    from playwright.sync_api import TimeoutError as PlaywrightTimeout
-
     page.goto(url)
     page.get_by_role("button", name="Resume").click()
     page.get_by_text("Clusters to drop (Optional)").wait_for()
@@ -136,17 +54,9 @@ def fill_in(page: Any, url: str, picture: Path, **fields: str) -> None:
         label = page.get_by_text(title.replace("_", " ") + " (Optional)", exact=True)
         box = page.locator(".p-modal .p-label", has=label).last
         box.locator("textarea, input").first.fill(value)
-    page.wait_for_timeout(500)
     page.screenshot(path=picture)
-    done = page.locator(".p-modal__card").first
-    for _ in range(10):  # SQLite may be locked for a moment: the dialog stays, and says so
-        page.get_by_role("button", name="Submit").click()
-        try:
-            done.wait_for(state="hidden", timeout=10_000)
-        except PlaywrightTimeout:
-            continue
-        return
-    raise AssertionError("the form could not be submitted")
+    card = page.locator(".p-modal__card").first
+    submit_until(page, card.is_hidden)
 
 
 @pytest.mark.slow
@@ -165,13 +75,9 @@ def test_a_person_decides_in_the_ui_and_the_wait_outlives_worker_and_server(
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.goto(f"{served.url}/deployments")
-        page.get_by_text("review", exact=True).first.click()
-        page.get_by_role("button", name="Run", exact=True).click()
-        page.get_by_text("Custom run").click()
-        page.get_by_text("What a review is told").wait_for()
+        open_run_form(page, served, deployment="review", titled="What a review is told")
         page.locator("textarea").nth(0).fill(curated.uri)
-        page.get_by_role("button", name="Submit").click()
+        submit_run_form(page)
 
         run = served.suspended(form=1)
         url = f"{served.url}/runs/flow-run/{run['id']}"

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,49 +12,17 @@ import httpx
 import psutil
 import pytest
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_S, RUN_S = 180, 240
+from tests.flows.serving import CHROMIUM, FLAGS, Served, open_run_form, submit_run_form
 
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+RUN_S = 240
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """Address of a server, worker and deployment that ``mammosift serve`` has started."""
-    port = free_port()
-    log = tmp_path / "serve.log"
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONUNBUFFERED": "1"}
-    with log.open("w") as out:
-        serve = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=env,
-        )
-    deadline = time.monotonic() + START_S
-    while "mammosift is served" not in log.read_text():
-        assert serve.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-    children = psutil.Process(serve.pid).children(recursive=True)
-    yield f"http://127.0.0.1:{port}"
-    serve.send_signal(signal.SIGTERM)
-    serve.wait(60)
-    assert not psutil.wait_procs(children, timeout=30)[1], "serve leaves no process behind"
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Server, worker and deployments that ``mammosift serve`` has started."""
+    server = Served(tmp_path)
+    yield server
+    server.stop()
 
 
 def assert_other_sites_cannot_use_the_api(served: str) -> None:
@@ -91,24 +54,20 @@ def listening_addresses() -> set[str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 @pytest.mark.timeout(600)
 def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
-    served: str, film_folder: Path, tmp_path: Path
+    served: Served, film_folder: Path, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     out = tmp_path / "from-ui"
     pictures = Path(os.environ.get("MAMMOSIFT_SCREENSHOTS", tmp_path))
     with sync_playwright() as playwright:
-        assert_other_sites_cannot_use_the_api(served)
+        assert_other_sites_cannot_use_the_api(served.url)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
 
-        page.goto(f"{served}/deployments")
-        page.get_by_text("films", exact=True).first.click()
-        page.get_by_role("button", name="Run", exact=True).click()
-        page.get_by_text("Custom run").click()
-        page.get_by_text("What a curation run is told").wait_for()
+        open_run_form(page, served, deployment="films", titled="What a curation run is told")
         boxes = page.locator("textarea")
         boxes.nth(0).fill(str(film_folder))
         boxes.nth(1).fill(str(out))
@@ -116,13 +75,13 @@ def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
             field = page.locator(".p-label", has=page.get_by_text(label, exact=True)).last
             field.locator("input").first.fill(value)
         page.screenshot(path=pictures / "ui-form.png")
-        page.get_by_role("button", name="Submit").click()
+        submit_run_form(page)
 
         deadline = time.monotonic() + RUN_S
         while not list(out.glob("runs/*.json")) or not (out / "manifest").is_dir():
             assert time.monotonic() < deadline, "the run did not finish"
             time.sleep(1)
-        page.goto(f"{served}/runs")
+        page.goto(f"{served.url}/runs")
         page.get_by_text(f"{film_folder.name} ").first.click()
         expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=90_000)
         page.wait_for_timeout(1500)
@@ -136,5 +95,5 @@ def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
     (record,) = out.glob("runs/*.json")
     settings = json.loads(record.read_text())["settings"]
     assert (settings["tile_size_px"], settings["max_epochs"]) == (64, 2)
-    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {served[7:]}
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {served.url[7:]}
     assert listening_addresses() <= {"127.0.0.1", "::1"}

@@ -1,0 +1,130 @@
+"""``mammosift serve`` as a test starts it, and the moves of a person in the Prefect UI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_S, STATE_S = 180, 240
+SAID = ("mammosift is served", "started!")
+"""What the command and then its worker say when they are ready."""
+TRIES, TRY_S = 12, 15
+"""How often a form is submitted: where SQLite is locked, the form stays and says so."""
+
+
+class Served:
+    """Server, worker and deployments that ``mammosift serve`` has started, and starts again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port: int = s.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log, self.home = folder / "serve.log", folder / "prefect"
+        self.start()
+
+    def start(self) -> None:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        env |= {"PREFECT_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("w") as out:
+            self.serve = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "serve", "--port", str(self.port)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
+        deadline = time.monotonic() + START_S
+        while not all(said in self.log.read_text() for said in SAID):
+            assert self.serve.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.serve.pid).children(recursive=True)
+
+    def kill(self) -> None:
+        """Worker, server and what started them, all at once and without a word."""
+        for process in [psutil.Process(self.serve.pid), *self.processes()]:
+            process.kill()
+        self.serve.wait()
+
+    def stop(self) -> None:
+        children = self.processes()
+        self.serve.send_signal(signal.SIGTERM)
+        self.serve.wait(60)
+        left = psutil.wait_procs(children, timeout=30)[1]
+        assert not left, "serve leaves no process behind"
+
+    def runs(self) -> list[dict[str, Any]]:
+        client, api = {"client": "reader"}, f"{self.url}/api"
+        token = httpx.get(f"{api}/csrf-token", params=client, timeout=30).json()["token"]
+        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "reader"}
+        found = httpx.post(f"{api}/flow_runs/filter", headers=headers, json={}, timeout=30)
+        runs: list[dict[str, Any]] = found.json() if found.status_code == 200 else []
+        return runs
+
+    def wait(self, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until the one run is as wanted; gives it."""
+        deadline = time.monotonic() + STATE_S
+        while True:
+            runs = self.runs()
+            if runs and reached(runs[0]):
+                return runs[0]
+            assert time.monotonic() < deadline, (runs, self.log.read_text()[-3000:])
+            time.sleep(0.5)
+
+    def suspended(self, *, form: int) -> dict[str, Any]:
+        """Wait for the so-manieth form of the run."""
+        return self.wait(
+            lambda run: (
+                run["state_name"] == "Suspended"
+                and run["state"]["state_details"]["pause_key"].endswith(f"-{form}")
+            )
+        )
+
+
+def open_run_form(page: Any, served: Served, *, deployment: str, titled: str) -> None:
+    """Go to the form of a deployment's run, as a person does."""
+    page.goto(f"{served.url}/deployments")
+    page.get_by_text(deployment, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    page.get_by_text(titled).wait_for()
+
+
+def submit_run_form(page: Any) -> None:
+    """Submit the form of a run until the UI leaves it."""
+    submit_until(page, lambda: not page.url.split("?")[0].endswith("/run"))
+
+
+def submit_until(page: Any, done: Callable[[], bool]) -> None:
+    """Press Submit until a condition holds; another try only where nothing happened."""
+    page.wait_for_timeout(500)  # the form takes a field's value over after a moment
+    for _ in range(TRIES):
+        page.get_by_role("button", name="Submit").click()
+        deadline = time.monotonic() + TRY_S
+        while time.monotonic() < deadline:
+            if done():
+                return
+            page.wait_for_timeout(250)
+    raise AssertionError("the form could not be submitted")

@@ -143,7 +143,9 @@ def run(settings: CurationSettings, limit: int | None, clock: Clock) -> dict[str
                 scorers.fold_films(used),
                 {str(f.mammogram_id): f.source for f in used},
                 len({f.patient_key for f in used}),
-                scorers.ScorerSettings(**settings.only("context", "exemplars", "seed")),
+                scorers.ScorerSettings(
+                    **settings.only("context", "exemplars", "seed", "planted_tiles")
+                ),
             ).key
         ),
     )

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--exemplars", type=int, default=5)
     parser.add_argument("--with-only", action="store_true", help="do not score without exemplars")
+    parser.add_argument("--planted-tiles", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     workspace = Workspace.open(given.workspace)
@@ -47,7 +48,8 @@ def main() -> None:
     patients = films["patient_key"].nunique()
 
     def score(exemplars: Path | None, seed: int) -> pd.Series:
-        how = scorers.ScorerSettings("tile", None if exemplars is None else str(exemplars), seed)
+        table = None if exemplars is None else str(exemplars)
+        how = scorers.ScorerSettings("tile", table, seed, given.planted_tiles)
         ref = scorers.train_scorer(workspace.uri, keys, folds, sources, patients, how)
         judge = decisions.Judge.read(workspace, ref.key)
         tiles = pd.concat([judge.scored(read_index(workspace, k).to_pandas(), k) for k in keys])

@@ -192,7 +192,7 @@ def _with_late_exclusions(
 
 def _learn(run: RunRecord, tile_refs: list[ShardRef], used: list[Mammogram]) -> ShardRef:
     settings = run.settings
-    how = scorers.ScorerSettings(**settings.only("context", "exemplars", "seed"))
+    how = scorers.ScorerSettings(**settings.only("context", "exemplars", "seed", "planted_tiles"))
     good = [f for f in used if f.excluded_reason is None]
     with run.stage("scorer") as stage:
         scorer = steps.learn(

@@ -268,7 +268,7 @@ def calibrated(
     """Settings with the thresholds that give a recall or a precision on the planted tiles.
 
     Black tiles are left out: no threshold acts on them. A planted tile that is dropped as black
-    counts as found in `planted_counts`, so the recall that a run reports is at least the one wanted.
+    counts as found in `planted_counts`, so the recall that a run reports is no lower than that.
 
     Parameters
     ----------

@@ -30,11 +30,10 @@ from tasks.kernels import made_tissue, planting, scoring, thumbnails, tile_figur
 
 MOST_TISSUE, MOST_GROUND = 3000, 2000
 """Tiles learned from, at most: more change a score by less than another draw of them does."""
-PLANTED_TILES = 1500
-"""Planted on each, tissue and ground."""
 FEW_TISSUE, FEW_GROUND = 500, 200
 """With fewer real ones made-up tiles are added."""
-MADE_TISSUE, MADE_GROUND = 2500, 500
+MADE_TISSUE, MADE_GROUND = 5 / 3, 1 / 3
+"""Made-up tiles for each planted one."""
 MADE_WEIGHT = 0.3
 """Of a made-up tile beside a real one."""
 CLEAN_FOREIGN = 0.001
@@ -63,6 +62,7 @@ class ScorerSettings:
     context: Literal["film", "tile"]
     exemplars: str | None
     seed: int
+    planted_tiles: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def scorer_key(
         KIND,
         sorted(tile_keys),
         sorted(fold_of_film.items()),
-        [patients, settings.context, settings.seed],
+        [patients, settings.context, settings.seed, settings.planted_tiles],
         known,
         code,
     )
@@ -351,9 +351,8 @@ class _Learning:
     def _planted_on(self, tiles: pd.DataFrame, label: int) -> list[Sample]:
         if not len(tiles):
             return []
-        chosen = tiles.iloc[
-            np.sort(self.rng.choice(len(tiles), PLANTED_TILES, replace=len(tiles) < PLANTED_TILES))
-        ]
+        n = self.settings.planted_tiles
+        chosen = tiles.iloc[np.sort(self.rng.choice(len(tiles), n, replace=len(tiles) < n))]
         pictures = self._pictures(chosen)
         planted, masks, _ = planting.plant(pictures, self.rng)
         enough = masks.mean(axis=(1, 2)) >= 0.01
@@ -382,12 +381,12 @@ class _Learning:
         return out
 
     def _made(self) -> list[Sample]:
-        side, rng = tile_figures.SIDE, self.rng
-        tissue = made_tissue.made_tissue(MADE_TISSUE, side, rng)
-        ground = made_tissue.made_ground(MADE_GROUND, side, rng)
-        bare = made_tissue.made_ground(PLANTED_TILES, side, rng)
+        side, rng, n = tile_figures.SIDE, self.rng, self.settings.planted_tiles
+        tissue = made_tissue.made_tissue(round(MADE_TISSUE * n), side, rng)
+        ground = made_tissue.made_ground(round(MADE_GROUND * n), side, rng)
+        bare = made_tissue.made_ground(n, side, rng)
         out = [(tissue, TISSUE), (ground, GROUND)]
-        for base, label in ((bare, ANNOTATION), (tissue[: PLANTED_TILES // 2], MIXED)):
+        for base, label in ((bare, ANNOTATION), (tissue[: n // 2], MIXED)):
             planted, masks, _ = planting.plant(base, rng)
             out.append((planted[masks.mean(axis=(1, 2)) >= 0.01], label))
         self.counts["made_up"] = sum(len(tiles) for tiles, _ in out)

@@ -58,8 +58,8 @@ class CurationSettings(BaseModel):
     )
     exemplars: str | None = _field(
         "Exemplars",
-        "csv of tiles that you know: column tile_id, or source, x, y, width, height, or image (path "
-        "of a picture, relative to the table); kind is misinformative (the default) or "
+        "csv of tiles that you know: column tile_id, or source, x, y, width, height, or image (a "
+        "picture's path, relative to the table); kind is misinformative (the default) or "
         "informative. They sharpen the score, each dropped tile names the one it looks most like, "
         "and the report shows their nearest neighbours.",
         default=None,
@@ -140,6 +140,15 @@ class CurationSettings(BaseModel):
         "own look decide together; tile: for folders of tiles without their films, each is judged "
         "by its own look alone.",
         default="film",
+    )
+
+    planted_tiles: int = _field(
+        "Tiles planted to learn from",
+        "Annotations are drawn on this many tiles of tissue, and on as many of bare ground: the "
+        "tile scorer learns from them. More take longer and teach little.",
+        default=1500,
+        ge=100,
+        le=100_000,
     )
 
     # -- decisions ---------------------------------------------------------------------------

@@ -79,6 +79,7 @@ SMALL = {
     "max_epochs": 3,
     "batch_size": 32,
     "training_tiles": 64,
+    "planted_tiles": 150,
     "min_cluster_size": 5,
     "workers": 2,
 }

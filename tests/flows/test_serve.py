@@ -71,7 +71,11 @@ def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
         boxes = page.locator("textarea")
         boxes.nth(0).fill(str(film_folder))
         boxes.nth(1).fill(str(out))
-        for label, value in (("Tile size (Optional)", "64"), ("Epochs (Optional)", "2")):
+        for label, value in (
+            ("Tile size (Optional)", "64"),
+            ("Epochs (Optional)", "2"),
+            ("Tiles planted to learn from (Optional)", "150"),
+        ):
             field = page.locator(".p-label", has=page.get_by_text(label, exact=True)).last
             field.locator("input").first.fill(value)
         page.screenshot(path=pictures / "ui-form.png")

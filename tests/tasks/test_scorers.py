@@ -39,9 +39,6 @@ CUTTING = TileSettings(
     max_film_megapixels=10.0,
 )
 SMALL = {
-    "PLANTED_TILES": 300,
-    "MADE_TISSUE": 300,
-    "MADE_GROUND": 100,
     "CHAINS": 2,
     "SORTING": (0.8,),
 }
@@ -57,7 +54,7 @@ class Cut:
     keys: list[str]
 
     def learn(self, **changes: object) -> ShardRef:
-        settings = {"context": "film", "exemplars": None, "seed": 0} | changes
+        settings = {"context": "film", "exemplars": None, "seed": 0, "planted_tiles": 240} | changes
         return train_scorer(
             self.workspace.uri,
             self.keys,
@@ -205,7 +202,7 @@ def test_seed_and_table_of_exemplars_change_the_key(made_up: Cut, tmp_path: Path
         sources = {str(f.mammogram_id): f.source for f in made_up.films}
         if renamed:
             sources = {i: f"moved/{s}" for i, s in sources.items()}
-        settings = ScorerSettings("film", exemplars, seed)
+        settings = ScorerSettings("film", exemplars, seed, 100)
         folds = fold_films(made_up.films)
         return scorers.scorer_key(made_up.keys, folds, sources, 6, settings, known)
 

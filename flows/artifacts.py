@@ -54,11 +54,6 @@ def follow(stage: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         yield number[future.task_run_id], result
 
 
-def in_order(stage: str, futures: Iterable[Any]) -> list[Any]:
-    """Results of the shards of a stage, followed as they are done, in the shards' order."""
-    return [result for _, result in sorted(follow(stage, futures), key=lambda pair: pair[0])]
-
-
 def listen(client: Any) -> None:
     """Show what long steps report from their worker."""
     logger = get_run_logger()
@@ -75,6 +70,11 @@ def listen(client: Any) -> None:
             )
 
     client.subscribe_topic(progress.TOPIC, show)
+
+
+def waiting(holder: str) -> None:
+    """Log that the run waits for another one in its workspace."""
+    get_run_logger().info("the workspace is in use, waiting: %s", holder)
 
 
 def warn(warnings: Sequence[str]) -> None:

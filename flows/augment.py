@@ -36,9 +36,13 @@ def augment(settings: AugmentSettings) -> dict[str, Any]:
         settings.source, films_csv=settings.films_csv, lesions_csv=None, exemplars=None
     )
     workspace = Workspace.create(settings.out)
-    workspace.remove_abandoned()
     run = RunRecord(workspace, settings)  # type: ignore[arg-type]
-    with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
+    with (
+        run.exclusive(),
+        run.recorded(),
+        dask_client(settings.dask_address, settings.workers) as client,
+    ):
+        workspace.remove_abandoned()
         artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
@@ -71,7 +75,7 @@ def _copy(
         uri = run.workspace.uri
         names = [s.name for s in shards]
         futures = copy.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
-        refs: list[ShardRef] = artifacts.in_order("copies", futures)
+        refs: list[ShardRef] = run.in_order("copies", futures)
         stage.add(refs)
     return refs, how
 

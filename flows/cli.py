@@ -483,6 +483,19 @@ def doctor(
 
 
 @app.command()
+def status(
+    workspace: Annotated[str, typer.Option("--workspace", help="Folder or URI of a workspace.")],
+) -> None:
+    """Say who is at work in a workspace, how far, and what its last run came to.
+
+    Example: mammosift status --workspace curated/
+    """
+    from flows.status import describe
+
+    typer.echo("\n".join(describe(workspace)))
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port of the server and the UI.")] = 4200,

@@ -71,24 +71,30 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
     if settings.verdicts is not None:
         read_verdicts(settings.verdicts)  # before anything long begins
     workspace = Workspace.create(settings.out)
-    workspace.remove_abandoned()
-    recover(workspace)
     run = RunRecord(workspace, settings)
-    with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
-        artifacts.listen(client)
-        found, root = _find_films(run)
-        shards, tile_refs, used = _cut(run, found, root)
-        split = split_of_films(settings, used)
-        scorer = _learn(run, tile_refs, used)
-        encoder, embedded = _embed(run, tile_refs, split)
-        clustered = _cluster(run, embedded)
-        _take_verdicts(run, clustered)
-        copies = _find_duplicates(run, tile_refs, embedded, used, split)
-        publish(run, shards, tile_refs, embedded, clustered, scorer, copies, used, split)
-        audit(run, tile_refs)
-        described = gather_evidence(run, tile_refs, embedded, encoder, clustered)
-        report(run, tile_refs, embedded, encoder, clustered, scorer, copies, described)
-    return run.write()
+    with run.exclusive(wait_min=settings.wait_for_workspace_min):
+        workspace.remove_abandoned()
+        recover(workspace)
+        with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
+            artifacts.listen(client)
+            _curate(run)
+        return run.write()
+
+
+def _curate(run: RunRecord) -> None:
+    settings = run.settings
+    found, root = _find_films(run)
+    shards, tile_refs, used = _cut(run, found, root)
+    split = split_of_films(settings, used)
+    scorer = _learn(run, tile_refs, used)
+    encoder, embedded = _embed(run, tile_refs, split)
+    clustered = _cluster(run, embedded)
+    _take_verdicts(run, clustered)
+    copies = _find_duplicates(run, tile_refs, embedded, used, split)
+    publish(run, shards, tile_refs, embedded, clustered, scorer, copies, used, split)
+    audit(run, tile_refs)
+    described = gather_evidence(run, tile_refs, embedded, encoder, clustered)
+    report(run, tile_refs, embedded, encoder, clustered, scorer, copies, described)
 
 
 def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
@@ -104,7 +110,7 @@ def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
         )
         described: list[Mammogram] = []
         written = time.monotonic()
-        for _, batch in artifacts.follow("headers", futures):
+        for _, batch in run.follow("headers", futures):
             described += batch
             if time.monotonic() - written > REMEMBER_EVERY_S:
                 films.remember_headers(workspace, described)
@@ -157,7 +163,7 @@ def _cut(
             shards,
             unmapped(cutting),
         )
-        refs = artifacts.in_order("tiles", futures)
+        refs = run.in_order("tiles", futures)
         stage.add(refs)
     used = _with_late_exclusions(workspace, found, refs)
     films.write(workspace, used)
@@ -230,7 +236,7 @@ def _embed(
         stage.add([encoder])
     with run.stage("embeddings") as stage:
         futures = steps.embed.map(unmapped(uri), keys, unmapped(encoder.key))
-        embedded = artifacts.in_order("embeddings", futures)
+        embedded = run.in_order("embeddings", futures)
         stage.add(embedded)
     return encoder, embedded
 
@@ -349,7 +355,7 @@ def publish(
             unmapped(key),
             unmapped(None if copies is None else copies.key),
         )
-        parts = artifacts.in_order("manifest", futures)
+        parts = run.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
         by_decision: dict[str, int] = {}
         for fate, n in by_fate.items():

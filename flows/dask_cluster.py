@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from storage.errors import InputError, MammosiftError
+from storage.errors import FULL, InputError, MammosiftError, OutOfSpace
 
 WORKER_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**29), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """Workers keep freed memory. Dask's own default (64 KiB) gives every freed block back at once:
 training took twice as long, for the page faults."""
+
+
+class EndsWorkers(MammosiftError):
+    """A step has ended every worker process that it ran on."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,8 +84,10 @@ def on_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     Raises
     ------
-    MammosiftError
+    EndsWorkers
         The step has ended every worker that it ran on.
+    OutOfSpace
+        The disk that it writes to is full.
     """
     from distributed import KilledWorker, default_client
 
@@ -88,11 +95,15 @@ def on_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     try:
         result: R = future.result()
     except KilledWorker as e:
-        raise MammosiftError(
+        raise EndsWorkers(
             f"the step {step.__name__} has ended each worker that it ran on: one of its films "
             "kills the process, or memory was short. Its task run in the Prefect UI names the "
-            "shard; run with fewer workers, or leave the films out by a csv of paths as source."
+            "shard; run with fewer workers, or leave films out by a csv of paths as source."
         ) from e
+    except OSError as e:
+        if e.errno in FULL:
+            raise OutOfSpace() from e
+        raise
     finally:
         future.release()
     return result

@@ -40,9 +40,13 @@ def measure(settings: MeasureSettings) -> dict[str, Any]:
         settings.source, films_csv=settings.films_csv, lesions_csv=None, exemplars=None
     )
     workspace = Workspace.create(settings.out)
-    workspace.remove_abandoned()
     run = RunRecord(workspace, settings)  # type: ignore[arg-type]
-    with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
+    with (
+        run.exclusive(),
+        run.recorded(),
+        dask_client(settings.dask_address, settings.workers) as client,
+    ):
+        workspace.remove_abandoned()
         artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
@@ -68,7 +72,7 @@ def _sample(
         names = [s.name for s in shards]
         uri = run.workspace.uri
         futures = sample.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
-        refs: list[ShardRef] = artifacts.in_order("samples", futures)
+        refs: list[ShardRef] = run.in_order("samples", futures)
         stage.add(refs)
     return refs
 
@@ -105,7 +109,7 @@ def _measure(
             unmapped(fitted.key),
             unmapped(how),
         )
-        refs: list[ShardRef] = artifacts.in_order("areas", futures)
+        refs: list[ShardRef] = run.in_order("areas", futures)
         stage.add(refs)
     return refs
 

@@ -53,7 +53,7 @@ def find_pictures(run: RunRecord, settings: PictureSettings) -> tuple[list[Mammo
             unmapped(settings.max_film_megapixels),
             [{s: known[s] for _, s in batch if s in known} for batch in batches],
         )
-        described = [film for batch in artifacts.in_order("headers", futures) for film in batch]
+        described = [film for batch in run.in_order("headers", futures) for film in batch]
         films.remember_headers(workspace, described)
         table = settings.films_csv
         found, warnings = films.join(described, root, films_csv=table, lesions_csv=None)

@@ -242,42 +242,43 @@ def republish(
         manifest is then as it was.
     """
     run = RunRecord(workspace, CurationSettings(**{**last["settings"], **thresholds}))
-    shards, clustering = last["shards"], last["shards"]["clusters"]
-    if given is not None:
-        name = settings.decisions or "the form"
-        reviews.record(workspace, given, name=name, now=run.started, present=clustering)
-    run.facts["reviewed_run"] = last["run_id"]
-    run.facts |= {name: last[name] for name in ("inputs", "films")}
-    run.found = last["films"]["found"]
-    with run.recorded(), dask_client(settings.dask_address, settings.workers):
-        used = films.read(workspace)
-        _refuse_other_films(workspace, last, [f.source_sha256 or f.source for f in used])
-        by_id = {f.mammogram_id: f for f in used}
-        refs = {
-            kind: [workspace.shard(kind, key).ref(reused=True) for key in shards[kind]]
-            for kind in ("tiles", "embeddings")
-        }
-        members = [
-            FilmShard(
-                key,
-                tuple(by_id[i] for i in read_films(workspace, key)["mammogram_id"].to_pylist()),
-                (),
-            )
-            for key in shards["tiles"]
-        ]
-        clustered = workspace.shard("clusters", clustering).ref(reused=True)
-        encoder = workspace.shard("encoders", shards["encoder"]).ref(reused=True)
-        key = shards.get("scorer")  # runs of earlier versions had none
-        scorer = None if key is None else workspace.shard("scorers", key).ref(reused=True)
-        split = split_of_films(run.settings, used)
-        key = shards.get("duplicates")
-        copies = None if key is None else workspace.shard("duplicates", key).ref(reused=True)
-        tiles, embedded = refs["tiles"], refs["embeddings"]
-        publish(run, members, tiles, embedded, clustered, scorer, copies, used, split)
-        audit(run, tiles)
-        described = gather_evidence(run, tiles, embedded, encoder, clustered)
-        report(run, tiles, embedded, encoder, clustered, scorer, copies, described)
-    record = run.write()
+    with run.exclusive(wait_min=settings.wait_for_workspace_min):
+        shards, clustering = last["shards"], last["shards"]["clusters"]
+        if given is not None:
+            name = settings.decisions or "the form"
+            reviews.record(workspace, given, name=name, now=run.started, present=clustering)
+        run.facts["reviewed_run"] = last["run_id"]
+        run.facts |= {name: last[name] for name in ("inputs", "films")}
+        run.found = last["films"]["found"]
+        with run.recorded(), dask_client(settings.dask_address, settings.workers):
+            used = films.read(workspace)
+            _refuse_other_films(workspace, last, [f.source_sha256 or f.source for f in used])
+            by_id = {f.mammogram_id: f for f in used}
+            refs = {
+                kind: [workspace.shard(kind, key).ref(reused=True) for key in shards[kind]]
+                for kind in ("tiles", "embeddings")
+            }
+            members = [
+                FilmShard(
+                    key,
+                    tuple(by_id[i] for i in read_films(workspace, key)["mammogram_id"].to_pylist()),
+                    (),
+                )
+                for key in shards["tiles"]
+            ]
+            clustered = workspace.shard("clusters", clustering).ref(reused=True)
+            encoder = workspace.shard("encoders", shards["encoder"]).ref(reused=True)
+            key = shards.get("scorer")  # runs of earlier versions had none
+            scorer = None if key is None else workspace.shard("scorers", key).ref(reused=True)
+            split = split_of_films(run.settings, used)
+            key = shards.get("duplicates")
+            copies = None if key is None else workspace.shard("duplicates", key).ref(reused=True)
+            tiles, embedded = refs["tiles"], refs["embeddings"]
+            publish(run, members, tiles, embedded, clustered, scorer, copies, used, split)
+            audit(run, tiles)
+            described = gather_evidence(run, tiles, embedded, encoder, clustered)
+            report(run, tiles, embedded, encoder, clustered, scorer, copies, described)
+        record = run.write()
     artifacts.reviewed(
         last["tiles"]["by_fate"], record["tiles"]["by_fate"], run.run_id, record["report"]
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from storage.errors import MammosiftError
+from flows import artifacts
+from storage import lease
+from storage.errors import FULL, MammosiftError, OutOfSpace
 from storage.schemas import SCHEMA_VERSION
 from storage.workspace import ShardRef, Workspace
 from tasks.settings import CurationSettings
@@ -51,16 +54,60 @@ class RunRecord:
         self.facts: dict[str, Any] = {}
         self.found = 0
         """Files that discovery came upon, counted before anything is made of them."""
+        self._lease: lease.Lease | None = None
+
+    @contextmanager
+    def exclusive(self, *, wait_min: float = 0.0) -> Iterator[None]:
+        """Be the only run in the workspace.
+
+        Parameters
+        ----------
+        wait_min : float
+            Minutes to wait for another run.
+
+        Raises
+        ------
+        WorkspaceInUse
+            Another run holds the workspace; the message names it.
+        """
+        with lease.hold(
+            self.workspace, self.run_id, wait_s=60 * wait_min, waiting=artifacts.waiting
+        ) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageRecord]:
-        """Time a stage."""
+        """Time a stage.
+
+        Raises
+        ------
+        WorkspaceError
+            Another run took the workspace over while this process stood still.
+        """
+        if self._lease is not None:
+            self._lease.check()
+            self._lease.note(stage=name, done=0, total=None)
         record = self.stages[name] = StageRecord()
         started = time.perf_counter()
         try:
             yield record
         finally:
             record.seconds = round(time.perf_counter() - started, 3)
+
+    def follow(self, name: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Number and result of each shard of a stage as it is done; see `artifacts.follow`."""
+        ordered = list(futures)
+        for done, found in enumerate(artifacts.follow(name, ordered), start=1):
+            if self._lease is not None:
+                self._lease.note(done=done, total=len(ordered))
+            yield found
+
+    def in_order(self, name: str, futures: Iterable[Any]) -> list[Any]:
+        """Results of the shards of a stage, followed as they are done, in the shards' order."""
+        return [found for _, found in sorted(self.follow(name, futures), key=lambda pair: pair[0])]
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -69,7 +116,10 @@ class RunRecord:
             yield
         except Exception as e:
             self.facts["failed"] = f"{type(e).__name__}: {e}"
-            self.write()
+            with contextlib.suppress(OSError):  # where the disk is full, the reason still shows
+                self.write()
+            if isinstance(e, OSError) and e.errno in FULL:
+                raise OutOfSpace(self.workspace.uri) from e
             raise
 
     def check(self) -> None:

@@ -13,10 +13,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows.dask_cluster import on_worker
+from flows.dask_cluster import EndsWorkers, on_worker
+from storage import quarantine
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
-from storage.workspace import ShardRef
+from storage.workspace import ShardRef, Workspace
 from tasks import (
     clusters,
     decisions,
@@ -68,8 +69,26 @@ def describe(
     cache_policy=NO_CACHE,
 )
 def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
-    """Cut and screen a shard of films."""
+    """Cut and screen a shard of films; those that end their worker are put in quarantine."""
+    try:
+        return on_worker(tiles.cut_shard, uri, root, shard, settings)
+    except EndsWorkers:
+        for film in shard.films:
+            if all(_ends_workers(uri, root, film, settings) for _ in range(TRIALS)):
+                quarantine.put(Workspace.open(uri), film)
     return on_worker(tiles.cut_shard, uri, root, shard, settings)
+
+
+TRIALS = 2
+"""A worker that dies takes a waiting step with it now and then, which is not to blame."""
+
+
+def _ends_workers(uri: str, root: str, film: Mammogram, settings: tiles.TileSettings) -> bool:
+    try:
+        on_worker(tiles.try_film, root, film, settings)
+    except EndsWorkers:
+        return True
+    return False
 
 
 @task(

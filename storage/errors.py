@@ -8,12 +8,17 @@
     │   ├── UnsupportedFilm    reason "unsupported": a format, or a kind of picture, that is no film
     │   ├── CorruptFilm        reason "corrupt": truncated, or disagreeing with its own header
     │   ├── OversizedFilm      reason "oversized": more pixels than max_film_megapixels
-    │   └── NotAFilm           reason "not_a_film": a cropped region or a mask of a film
+    │   ├── NotAFilm           reason "not_a_film": a cropped region or a mask of a film
+    │   └── QuarantinedFilm    reason "quarantined": it ended every process that opened it
     ├── InputError             what the user named does not exist
     ├── TableError             a csv that the user gave cannot be used; names file, line and column
     ├── ShardError             a shard is incomplete or was altered
     └── WorkspaceError         the workspace cannot be written, or is not one of ours
+        ├── WorkspaceInUse     another run holds its lease
+        └── OutOfSpace         its disk is full; the same command goes on when there is space
 """
+
+import errno
 
 
 class MammosiftError(Exception):
@@ -73,6 +78,12 @@ class NotAFilm(FilmError):
     reason = "not_a_film"
 
 
+class QuarantinedFilm(FilmError):
+    """Each worker process that cut the film ended."""
+
+    reason = "quarantined"
+
+
 class InputError(MammosiftError):
     """What the user named does not exist."""
 
@@ -87,3 +98,32 @@ class ShardError(MammosiftError):
 
 class WorkspaceError(MammosiftError):
     """The workspace cannot be written, or is not one of ours."""
+
+
+class WorkspaceInUse(WorkspaceError):
+    """Another run holds the workspace's lease."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a full disk, and of a quota that is used up."""
+
+
+class OutOfSpace(WorkspaceError):
+    """The disk of the workspace, or a quota on it, is full.
+
+    Parameters
+    ----------
+    place : str, optional
+        Where.
+    """
+
+    def __init__(self, place: str = "the workspace") -> None:
+        self.place = place
+        super().__init__(place)
+
+    def __str__(self) -> str:
+        return (
+            f"no space is left on the disk of {self.place} (or a quota on it is used up). What is "
+            "complete stays. Make space, then give the same command again: it goes on where this "
+            "one stopped."
+        )

@@ -56,6 +56,14 @@ class ReviewSettings(BaseModel):
         description="Processes of the local cluster; default: one a core.",
         ge=1,
     )
+    wait_for_workspace_min: float = Field(
+        0.0,
+        title="Wait for the workspace",
+        description="How long to wait where another run is at work in this workspace; 0: refuse "
+        "at once, and say who holds it. Unit: minutes.",
+        ge=0,
+        le=7 * 24 * 60,
+    )
 
     @field_validator("workspace", "decisions")
     @classmethod

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import verdicts
+from storage import lease, verdicts
 from storage.errors import TableError, WorkspaceError
 from storage.manifest import recover
 from storage.workspace import Workspace
@@ -57,7 +57,9 @@ def published(workspace: Workspace) -> dict[str, Any]:
     WorkspaceError
         No run has published one, or it did not get as far as its record.
     """
-    recover(workspace)
+    held = lease.read(workspace)
+    if not held or lease.is_stale(held):
+        recover(workspace)  # a run at work does so itself
     parts = manifest_parts(workspace) if workspace.exists("manifest") else []
     ids = [batch["run_id"][0].as_py() for p in parts[:1] for batch in _first_rows(workspace, p)]
     if not ids:

@@ -274,6 +274,15 @@ class CurationSettings(BaseModel):
     workers: int | None = _field(
         "Local workers", "Processes of the local cluster; default: one a core.", default=None, ge=1
     )
+    wait_for_workspace_min: float = _field(
+        "Wait for the workspace",
+        "How long to wait where another run is at work in this workspace; 0: refuse at once, and "
+        "say who holds it.",
+        unit="minutes",
+        default=0.0,
+        ge=0,
+        le=7 * 24 * 60,
+    )
 
     @field_validator("source", "out", "films_csv", "lesions_csv", "exemplars", "verdicts")
     @classmethod

@@ -11,6 +11,7 @@ import time
 from types import FrameType
 from typing import Any
 
+from flows import watch
 from storage.errors import InputError, MammosiftError
 
 POOL = "mammosift"
@@ -54,6 +55,7 @@ def serve_all(*, host: str, port: int) -> int:
         "PREFECT_UI_API_URL": f"{url}/api",
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(watch.BEAT_S),
     }
     for stop in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background job ignores it
         signal.signal(stop, _interrupt)
@@ -62,6 +64,7 @@ def serve_all(*, host: str, port: int) -> int:
         children.append(_prefect("server", "start", "--host", host, "--port", str(port)))
         _wait_until_healthy(url, children[0])
         register()
+        watch.register()
         children.append(_prefect("worker", "start", "--pool", POOL, "--type", "process"))
         print(f"\nmammosift is served at {url} (Deployments, films, Run). Ctrl-C stops it.\n")
         while all(child.poll() is None for child in children):

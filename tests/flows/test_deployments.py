@@ -63,3 +63,23 @@ def test_the_deployments_are_flows_by_module_with_the_settings_as_their_form(
     assert not schedule.active
     CurationSettings(**found["nightly"].parameters["settings"])
     ReviewSettings(**found["review"].parameters["settings"])
+
+
+def test_runs_that_vanish_are_watched_by_one_automation_that_stays_as_it_is(
+    prefect_server: str,
+) -> None:
+    import anyio
+    from prefect.client.orchestration import get_client
+
+    from flows import watch
+
+    async def known() -> list[tuple[str, str]]:
+        async with get_client() as client:
+            found = await client.read_automations_by_name(watch.NAME)
+            return [(str(a.id), a.actions[0].type) for a in found]
+
+    watch.register()
+    first = anyio.run(known)
+    watch.register()
+    assert [kind for _, kind in first] == ["change-flow-run-state"]
+    assert anyio.run(known) == first, "a new one would forget the runs that it watches"

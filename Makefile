@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 FASTDUP := .venv-fastdup
 
-.PHONY: setup demo test check format bench bench-clustering bench-detectors clean
+FAULTS ?= 30
+FILMS ?= 200
+
+.PHONY: setup demo test chaos check format bench bench-clustering bench-detectors clean
 
 setup: $(READY)
 
@@ -22,6 +25,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# faults at random moments of real runs, each resumed; half an hour and more
+chaos: setup
+	PYTHONPATH=. $(BIN)/python tests/chaos.py --faults $(FAULTS) --films $(FILMS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@
 Tiles of 128 x 128 are generated once: smooth tissue with noise, as hard to pack as real ones. The
 floor reads each Zarr shard of 64 MiB in one slice and drops it: with 0 workers in this process,
 with 2 in two forked processes with half of the shards each. Ours is an epoch of TileDataset.stream
-through a DataLoader, shuffled, in batches of 64. Variants take turns; each figure is the fastest of
+through its loader, shuffled, in batches of 64. Variants take turns; each figure is the fastest of
 its rounds, from the page cache. Ratio: our tiles per second over the floor's. Processor seconds of
 all processes are given too: on a busy machine they are the figure to trust.
 
@@ -32,7 +32,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import zarr
-from torch.utils.data import DataLoader
 
 from mammosift import TileDataset
 from storage.manifest import ManifestWriter
@@ -168,8 +167,7 @@ def read_pieces(pieces: list[tuple[Path, int, int]]) -> int:
 
 def epoch(folder: Path, workers: int, dtype: Any) -> int:
     data = TileDataset(folder, dtype=dtype)
-    loader = DataLoader(data.stream(64), batch_size=None, num_workers=workers)
-    return sum(len(batch["index"]) for batch in loader)
+    return sum(len(batch["index"]) for batch in data.stream(64).loader(workers))
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -177,6 +177,7 @@ PATHS = (
     "scratch",
     "workspace",
     "decisions",
+    "licences",
 )
 
 
@@ -348,6 +349,36 @@ def _tell_review(last: dict[str, Any], record: dict[str, Any], workspace: str) -
     typer.echo(f"Train on  {workspace.rstrip('/')}/manifest   (Parquet; decision == 'keep')")
 
 
+def export(settings: Any) -> None:
+    """Write the published tiles for other programs: tar shards, Hugging Face, Croissant, csv.
+
+    The folder holds 16-bit pictures, the columns of the manifest, and a README.md that says whose
+    films they are, under which licence, what was left out and how good the curation was. A patient
+    in two parts of the split is refused.
+
+    Example: mammosift export --workspace curated/ --format huggingface --out mammograms/
+    """
+    from tasks.exports import export
+
+    done = export(settings)
+    parts = ", ".join(f"{n:,} {split}" for split, n in done["tiles"].items())
+    typer.echo(f"{sum(done['tiles'].values()):,} tiles ({parts}), {_size(done['bytes'])}.")
+    typer.echo("\nLicences, which go with the tiles:")
+    for collection, licence in done["licences"].items():
+        typer.echo(f"  {collection}: {licence}")
+    if "not stated" in done["licences"].values():
+        typer.echo("  (say what may be done with them: --licence or --licences)")
+    typer.echo(f"\nLook at   {Path(done['folder']) / 'README.md'}")
+
+
+def _size(n: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:,.0f} {unit}"
+        n /= 1000
+    return f"{n:,.1f} GB"
+
+
 def measure(settings: Any, strict: Strict = False) -> None:
     """Cluster the pixels of pictures by colour and measure what each cluster covers.
 
@@ -502,6 +533,7 @@ def serve(
 app.command()(_takes_settings(run))
 app.command()(_takes_settings(plan))
 app.command()(_takes_settings(review, "tasks.review_settings:ReviewSettings"))
+app.command()(_takes_settings(export, "tasks.export_settings:ExportSettings"))
 app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
 app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
 app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))

@@ -11,6 +11,8 @@
     │   └── NotAFilm           reason "not_a_film": a cropped region or a mask of a film
     ├── InputError             what the user named does not exist
     ├── TableError             a csv that the user gave cannot be used; names file, line and column
+    ├── ExportError            an export that may not be made: patients in two parts, no tiles
+    ├── FetchError             a collection cannot be fetched: no space, no answer, wrong bytes
     ├── ShardError             a shard is incomplete or was altered
     └── WorkspaceError         the workspace cannot be written, or is not one of ours
 """
@@ -79,6 +81,14 @@ class InputError(MammosiftError):
 
 class TableError(MammosiftError):
     """A table that the user gave cannot be used."""
+
+
+class ExportError(MammosiftError):
+    """An export that may not be made."""
+
+
+class FetchError(MammosiftError):
+    """A collection cannot be fetched."""
 
 
 class ShardError(MammosiftError):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from storage.manifest import Filters
 from storage.published_tiles import PublishedTiles
@@ -34,12 +34,41 @@ UNKNOWN = -1
 
 FULL_SCALE = np.float32(65535)
 CACHE_BYTES = 128 * 2**20
-PORTION_BYTES = 8 * 2**20
-"""Of batches that are made at once and lie in one piece of memory."""
+PORTION_BYTES = 2 * 2**20
+"""Of small batches that are made at once and lie in one piece of memory."""
+PARCEL_BYTES = 16 * 2**20
+"""Of batches that a worker of `TileStream.loader` sends at once."""
 
 Tile = npt.NDArray[np.uint16]
 Transform = Callable[[Tensor], Tensor]
 Batch = dict[str, Tensor]
+
+
+class TileBatch(dict[str, Tensor]):
+    """Tensors of a batch by name. Between processes its small ones travel by value.
+
+    PyTorch passes each tensor as a file of shared memory, at some milliseconds each: worth it for
+    the pixels alone.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pixels as they are, all else as bytes."""
+        small = {name: v.numpy() for name, v in self.items() if name != "pixels"}
+        return _batch_of, (self.get("pixels"), small)
+
+
+def _cut(portion: TileBatch, size: int | None) -> Iterator[TileBatch]:
+    """Batches of a portion; single tiles where ``size`` is None."""
+    for first in range(0, len(portion["index"]), size or 1):
+        here = first if size is None else slice(first, first + size)
+        yield TileBatch({name: values[here] for name, values in portion.items()})
+
+
+def _batch_of(pixels: Tensor | None, small: dict[str, npt.NDArray[Any]]) -> TileBatch:
+    batch = TileBatch({name: torch.from_numpy(values) for name, values in small.items()})
+    if pixels is not None:
+        batch["pixels"] = pixels
+    return batch
 
 
 class TileDataset(Dataset[Batch]):
@@ -246,7 +275,7 @@ class TileDataset(Dataset[Batch]):
 
     # -- pixels -------------------------------------------------------------------------------
 
-    def _batch(self, tiles: Sequence[Tile], indices: npt.NDArray[np.int64]) -> Batch:
+    def _batch(self, tiles: Sequence[Tile], indices: npt.NDArray[np.int64]) -> TileBatch:
         """Tensors of a batch from its tiles, uint16 (size, size) each."""
         shape = (len(tiles), self.channels, self.size_px, self.size_px)
         pixels = _empty(shape, torch.float32 if self.dtype == "float32" else torch.uint16)
@@ -259,7 +288,7 @@ class TileDataset(Dataset[Batch]):
             place[1:] = place[0]
         if self.transform is not None:
             pixels = torch.stack([self.transform(tile) for tile in pixels])
-        batch = {"pixels": pixels, "index": torch.from_numpy(indices)}
+        batch = TileBatch({"pixels": pixels, "index": torch.from_numpy(indices)})
         if self.targets is not None:
             batch["target"] = self.targets[batch["index"]]
         return batch
@@ -313,18 +342,36 @@ class TileStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the epoch once."""
+        for portion in self._made(PORTION_BYTES):
+            yield from _cut(portion, self.batch_size)
+
+    def loader(self, num_workers: int = 0, **options: Any) -> TileLoader:
+        """Batches through worker processes, which send several of them at once.
+
+        A worker of ``DataLoader(stream, batch_size=None)`` sends each batch by itself, at some
+        milliseconds each; batches and their order are the same.
+
+        Parameters
+        ----------
+        num_workers : int
+            Processes that read; 0: this one.
+        **options
+            Of ``torch.utils.data.DataLoader``: ``persistent_workers``, ``pin_memory``,
+            ``prefetch_factor``, ...
+        """
+        return TileLoader(self, num_workers, options)
+
+    def _made(self, portion_bytes: int) -> Iterator[TileBatch]:
+        """Several batches in one, as many as fit into ``portion_bytes``; at least one."""
         worker = get_worker_info()
         rounds = self._plan.rounds(*((0, 1) if worker is None else (worker.id, worker.num_workers)))
         size, data = self.batch_size or 1, self.dataset
         batch_bytes = size * data.channels * data.size_px**2 * (4 if data.dtype == "float32" else 2)
-        for indices, tiles in self._portions(
-            rounds, max(1, PORTION_BYTES // max(1, batch_bytes)) * size
-        ):
+        many = max(1, portion_bytes // max(1, batch_bytes)) * size
+        for indices, tiles in self._portions(rounds, many):
             portion = data._batch(tiles, np.array(indices, np.int64))
             tiles.clear()  # views that would hold their shards in memory
-            for first in range(0, len(indices), size):
-                here = first if self.batch_size is None else slice(first, first + size)
-                yield {name: values[here] for name, values in portion.items()}
+            yield portion
 
     def _portions(self, rounds: list[_Round], size: int) -> Iterator[tuple[list[int], list[Tile]]]:
         """Tiles with their numbers, ``size`` at a time over the rounds; the last may be fewer."""
@@ -366,6 +413,34 @@ class TileStream(IterableDataset[Batch]):
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+class TileLoader:
+    """Batches of a stream through worker processes; made by `TileStream.loader`."""
+
+    def __init__(self, stream: TileStream, num_workers: int, options: dict[str, Any]) -> None:
+        self._stream = stream
+        parcels = _Parcels(stream, PARCEL_BYTES if num_workers else PORTION_BYTES)
+        self._loader = DataLoader(parcels, batch_size=None, num_workers=num_workers, **options)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self._stream.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[TileBatch]:
+        """Go through the epoch once."""
+        for parcel in self._loader:
+            yield from _cut(parcel, self._stream.batch_size)
+
+
+class _Parcels(IterableDataset[Batch]):
+    """Several batches of a stream in one."""
+
+    def __init__(self, stream: TileStream, parcel_bytes: int) -> None:
+        self.stream, self.parcel_bytes = stream, parcel_bytes
+
+    def __iter__(self) -> Iterator[TileBatch]:
+        return self.stream._made(self.parcel_bytes)
 
 
 class TileSampler(Sampler[int]):

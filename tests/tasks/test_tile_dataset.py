@@ -185,6 +185,23 @@ def test_the_same_seed_and_epoch_give_the_same_order_and_others_another(blocks: 
     assert seen(data.stream(10, shuffle=False)) == list(range(len(data)))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_the_batches_of_a_plain_one(blocks: Path, workers: int) -> None:
+    data = TileDataset(blocks)
+    stream = data.stream(10, seed=4)
+    plain_loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    loader = stream.loader(num_workers=workers)
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        ours, theirs = list(loader), list(plain_loader)
+        key = (lambda b: b["index"].tolist()) if workers else (lambda b: 0)  # parcels interleave
+        for mine, other in zip(sorted(ours, key=key), sorted(theirs, key=key), strict=True):
+            assert mine.keys() == other.keys() == {"pixels", "index", "target"}
+            for name in mine:
+                assert torch.equal(mine[name], other[name])
+        assert seen(ours) == seen(loader)
+
+
 def test_workers_that_persist_see_the_next_epoch(blocks: Path) -> None:
     stream = TileDataset(blocks).stream(10)
     loader = DataLoader(stream, batch_size=None, num_workers=1, persistent_workers=True)

@@ -514,6 +514,85 @@ def doctor(
 
 
 @app.command()
+def fetch(
+    collection: Annotated[str, typer.Argument(help="cbis-ddsm")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the films.")],
+    films: Annotated[
+        int | None,
+        typer.Option("--films", min=1, help="At least so many, by whole patients. Default: all."),
+    ] = None,
+    view: Annotated[str | None, typer.Option("--view", help="CC or MLO. Default: both.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="malignant or benign, of the film; needs --cases."),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", help="Folder of the collection's case_description csvs."),
+    ] = None,
+    with_findings: Annotated[
+        bool,
+        typer.Option("--with-findings", help="Also crops and masks of the films' findings."),
+    ] = False,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=64, help="Transfers at a time.")
+    ] = 8,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", help="Address of a mirror of the bucket; {bucket} is its name."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before fetching.")] = False,
+) -> None:
+    """Fetch films of a public collection: CBIS-DDSM from the Imaging Data Commons.
+
+    Films and bytes are shown first. A transfer that broke off goes on with the same command; every
+    file is compared with the bucket's checksum, also those that are there. A patient's films are
+    taken together. Needs the index: pip install 'mammosift[fetch]'
+
+    Example: mammosift fetch cbis-ddsm --films 20 --view MLO --out films/
+    """
+    from storage.errors import InputError
+    from storage.idc import ENDPOINT
+    from tasks import fetches
+
+    if collection != "cbis-ddsm":
+        raise InputError(f"collection={collection!r}: cbis-ddsm (others: docs/collections.md).")
+    chosen = fetches.choose(
+        films=films,
+        view=view,
+        label=label,
+        cases=cases and cases.expanduser(),
+        with_findings=with_findings,
+    )
+    licences = ", ".join(sorted({each.licence for each in chosen.series}))
+    more = f" with {len(chosen.series) - chosen.films} series of findings" if with_findings else ""
+    typer.echo(
+        f"{chosen.films:,} films{more} of {chosen.patients:,} patients, {_size(chosen.bytes)}, "
+        f"{licences}."
+    )
+    if not yes and not typer.confirm("Fetch them?"):
+        raise typer.Exit(DONE)
+    step = max(1, len(chosen.series) // 20)
+
+    def told(done: int, of: int, n: int) -> None:
+        if done % step == 0 or done == of:
+            typer.echo(f"  {done:,} of {of:,} files, {_size(n)} arrived")
+
+    done = fetches.fetch(
+        chosen,
+        out.expanduser().absolute(),
+        endpoint=endpoint or ENDPOINT,
+        parallel=parallel,
+        told=told,
+    )
+    counts = ", ".join(f"{n:,} {how}" for how, n in sorted(done.items()))
+    typer.echo(f"\nFiles: {counts}; all have the bucket's checksums.")
+    if not chosen.case_files:
+        typer.echo("Without --cases the films have no labels (docs/collections.md).")
+    typer.echo(f"Curate them with  mammosift run --source {out} --out curated/")
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port of the server and the UI.")] = 4200,

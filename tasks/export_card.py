@@ -136,7 +136,7 @@ def _how_to_read(told: Told, export_format: str, files: Sequence[Path]) -> str:
         "huggingface": "import datasets\n\ntiles = datasets.load_dataset('FOLDER')\n"
         f"picture = tiles['{told.parts[0].split}'][0]['image']  # 16-bit grey",
         "webdataset": "import cv2, numpy as np, webdataset as wds\n\n"
-        f"tiles = wds.WebDataset('FOLDER/{first}', shardshuffle=False, empty_check=False).decode()\n"
+        f"tiles = wds.WebDataset('FOLDER/{first}', shardshuffle=False).decode()\n"
         "# decode('pil') would make 8 bits of the 16\n"
         "pictures = (cv2.imdecode(np.frombuffer(t['png'], 'u1'), cv2.IMREAD_UNCHANGED) "
         "for t in tiles)",

@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 FASTDUP := .venv-fastdup
 
-.PHONY: setup demo test check format bench bench-clustering bench-detectors clean
+.PHONY: setup demo test check format bench bench-clustering bench-dataset bench-detectors clean
 
 setup: $(READY)
 
@@ -42,6 +42,10 @@ bench: setup
 bench-clustering: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/clustering.py
+
+bench-dataset: setup
+	$(BIN)/python benchmarks/dataset.py
+	$(BIN)/python benchmarks/dataset.py --memory
 
 # make bench-detectors WORKSPACE=curated TRUTH=folder-of-truth-pictures; Tesseract is the system's
 bench-detectors: setup

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import tempfile
 import threading
 import time
@@ -196,7 +195,8 @@ def report_memory(folder: Path, workers: int) -> None:
     n = epoch(folder, workers, "float32")
     over.set()
     watcher.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(
         f"{n:,} tiles, {workers} workers: largest resident size of the process {peak:,.0f} MiB, "
         f"of all processes {most[0] / 2**20:,.0f} MiB (shared pages counted once)",

@@ -71,8 +71,7 @@ def export(settings: ExportSettings) -> dict[str, Any]:
             f"{workspace.uri} has no tile to export with tiles={settings.tiles!r}. See its report."
         )
     refuse_mixed_patients(read_manifest(workspace, ["patient_key", "split"]))
-    pairs = zip(*(found.table[c].to_pylist() for c in ("source", "patient_key")), strict=True)
-    of_film = {pair: licences.of(*pair) for pair in set(pairs)}
+    of_film = {pair: licences.of(*pair) for pair, _ in _films(found.table)}
     schema = _columns(with_source=settings.with_source)
     told = _told(settings, workspace, found, of_film, schema)
     with _aside(out) as folder:
@@ -119,6 +118,12 @@ def refuse_mixed_patients(manifest: pa.Table) -> None:
             f"patient {mixed[0]} is in {parts}{more}: a classifier would be tested on whom it was "
             "trained on. The manifest was altered; run again to publish it."
         )
+
+
+def _films(table: pa.Table) -> list[tuple[tuple[str, str], int]]:
+    """Source and patient of each film, and how many tiles it has."""
+    counted = table.group_by(["source", "patient_key"]).aggregate([([], "count_all")])
+    return [((row["source"], row["patient_key"]), row["count_all"]) for row in counted.to_pylist()]
 
 
 def _columns(*, with_source: bool) -> pa.Schema:
@@ -169,7 +174,8 @@ def _told(
     for split in SPLITS:
         own = table.filter(pc.equal(table["split"], split))
         if own.num_rows:
-            labels = Counter(label or "unknown" for label in own["label"].to_pylist())
+            counted = pc.value_counts(own["label"]).to_pylist()
+            labels = {each["values"] or "unknown": each["counts"] for each in counted}
             parts.append(
                 Part(
                     split,
@@ -179,11 +185,12 @@ def _told(
                     dict(sorted(labels.items())),
                 )
             )
-    pairs = zip(table["source"].to_pylist(), table["patient_key"].to_pylist(), strict=True)
-    by_licence = Counter(of_film[pair] for pair in pairs)
+    by_licence: Counter[Licence] = Counter()
+    for pair, n in _films(table):
+        by_licence[of_film[pair]] += n
     films = Counter(of_film.values())
     licences = sorted(by_licence, key=lambda each: each.collection)
-    classes = sorted(set(table["label"].drop_null().to_pylist()))
+    classes = sorted(table["label"].drop_null().unique().to_pylist())
     return Told(
         title=settings.title or Path(settings.out).name,
         record=record,

@@ -1,16 +1,17 @@
 """Tiles of a manifest for PyTorch: by number (`TileDataset`) and as a stream (`TileStream`).
 
-The stream reads whole Zarr shards, each once an epoch, by one rank and one worker; a background
-thread reads the next while the last is given out. Access by number reads the chunks that it needs
-and keeps the latest.
+The stream reads whole Zarr shards, each once an epoch, by one rank and one worker; without workers
+a background thread reads the next while the last is given out. Access by number reads the chunks
+that it needs and keeps the latest.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -393,26 +394,31 @@ class TileStream(IterableDataset[Batch]):
             yield indices, tiles
 
     def _held(self, rounds: list[_Round]) -> Iterator[tuple[_Held, npt.NDArray[np.int64]]]:
-        """Blocks of each round with their pixels; those of the next are read meanwhile."""
-        if not rounds:
-            return
+        """Blocks of each round with their pixels."""
+        with closing(self._read([block for this in rounds for block in this.blocks])) as pixels:
+            for this in rounds:
+                held = _Held(self.dataset)
+                for block in this.blocks:
+                    held.pixels[block] = next(pixels)
+                yield held, this.order
+                held.pixels.clear()  # before the next are collected
+
+    def _read(self, blocks: list[int]) -> Generator[Tiles, None, None]:
+        """Pixels of blocks; the next one is read meanwhile, but in workers, which are several."""
         read = self.dataset._source.read_block
-        todo = deque(block for this in rounds for block in this.blocks)
+        if get_worker_info() is not None:
+            for block in blocks:
+                yield read(block)
+            return
+        waiting: Future[Tiles] | None = None
         with ThreadPoolExecutor(1, "mammosift-read") as reader:
-            waiting = [reader.submit(read, todo.popleft())]
-            try:
-                for this in rounds:
-                    held = _Held(self.dataset)
-                    for block in this.blocks:
-                        arrived = waiting.pop()
-                        if todo:
-                            waiting.append(reader.submit(read, todo.popleft()))
-                        held.pixels[block] = arrived.result()
-                    yield held, this.order
-                    held.pixels.clear()  # before the next are collected
-            finally:
-                for future in waiting:
-                    future.cancel()
+            for block in blocks:
+                arriving = reader.submit(read, block)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = arriving
+            if waiting is not None:
+                yield waiting.result()
 
 
 class TileLoader:

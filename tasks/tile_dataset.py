@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import torch.distributed
+import torch.multiprocessing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
@@ -37,8 +39,8 @@ FULL_SCALE = np.float32(65535)
 CACHE_BYTES = 128 * 2**20
 PORTION_BYTES = 2 * 2**20
 """Of small batches that are made at once and lie in one piece of memory."""
-PARCEL_BYTES = 16 * 2**20
-"""Of batches that a worker of `TileStream.loader` sends at once."""
+PARCEL_BYTES = 8 * 2**20
+"""Of tiles that a worker of `TileStream.loader` sends at once."""
 
 Tile = npt.NDArray[np.uint16]
 Transform = Callable[[Tensor], Tensor]
@@ -347,10 +349,11 @@ class TileStream(IterableDataset[Batch]):
             yield from _cut(portion, self.batch_size)
 
     def loader(self, num_workers: int = 0, **options: Any) -> TileLoader:
-        """Batches through worker processes, which send several of them at once.
+        """Batches through worker processes, which pass their tiles in memory that is used again.
 
-        A worker of ``DataLoader(stream, batch_size=None)`` sends each batch by itself, at some
-        milliseconds each; batches and their order are the same.
+        The batches are those of ``DataLoader(stream, batch_size=None, num_workers=...)``, which
+        makes new shared memory for each, at some milliseconds. Which worker's batch comes next may
+        differ.
 
         Parameters
         ----------
@@ -364,18 +367,23 @@ class TileStream(IterableDataset[Batch]):
 
     def _made(self, portion_bytes: int) -> Iterator[TileBatch]:
         """Several batches in one, as many as fit into ``portion_bytes``; at least one."""
-        worker = get_worker_info()
-        rounds = self._plan.rounds(*((0, 1) if worker is None else (worker.id, worker.num_workers)))
-        size, data = self.batch_size or 1, self.dataset
-        batch_bytes = size * data.channels * data.size_px**2 * (4 if data.dtype == "float32" else 2)
-        many = max(1, portion_bytes // max(1, batch_bytes)) * size
-        for indices, tiles in self._portions(rounds, many):
+        data = self.dataset
+        value_bytes = data.channels * (4 if data.dtype == "float32" else 2)
+        for indices, tiles in self._portions(self._tiles_in(portion_bytes, value_bytes)):
             portion = data._batch(tiles, np.array(indices, np.int64))
             tiles.clear()  # views that would hold their shards in memory
             yield portion
 
-    def _portions(self, rounds: list[_Round], size: int) -> Iterator[tuple[list[int], list[Tile]]]:
-        """Tiles with their numbers, ``size`` at a time over the rounds; the last may be fewer."""
+    def _tiles_in(self, portion_bytes: int, value_bytes: int) -> int:
+        """Tiles of as many whole batches as fit; of one at least."""
+        size = self.batch_size or 1
+        batch_bytes = max(1, size * self.dataset.size_px**2 * value_bytes)
+        return max(1, portion_bytes // batch_bytes) * size
+
+    def _portions(self, size: int) -> Iterator[tuple[list[int], list[Tile]]]:
+        """Tiles with their numbers, ``size`` at a time over the epoch; the last may be fewer."""
+        worker = get_worker_info()
+        rounds = self._plan.rounds(*((0, 1) if worker is None else (worker.id, worker.num_workers)))
         indices: list[int] = []
         tiles: list[Tile] = []
         for held, order in self._held(rounds):
@@ -425,9 +433,15 @@ class TileLoader:
     """Batches of a stream through worker processes; made by `TileStream.loader`."""
 
     def __init__(self, stream: TileStream, num_workers: int, options: dict[str, Any]) -> None:
-        self._stream = stream
-        parcels = _Parcels(stream, PARCEL_BYTES if num_workers else PORTION_BYTES)
-        self._loader = DataLoader(parcels, batch_size=None, num_workers=num_workers, **options)
+        self._stream, self._workers = stream, num_workers
+        self._context = torch.multiprocessing.get_context(options.get("multiprocessing_context"))
+        self._slots = 2 + int(options.get("prefetch_factor") or 2)
+        self._persists = bool(options.get("persistent_workers"))
+        self._pins = bool(options.get("pin_memory"))
+        self._parcels = _Parcels(stream)
+        self._loader = DataLoader(
+            self._parcels, batch_size=None, num_workers=num_workers, **options
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
@@ -435,18 +449,86 @@ class TileLoader:
 
     def __iter__(self) -> Iterator[TileBatch]:
         """Go through the epoch once."""
-        for parcel in self._loader:
-            yield from _cut(parcel, self._stream.batch_size)
+        data, ring = self._stream.dataset, self._parcels.ring
+        if self._workers and data.transform is None and (ring is None or not self._persists):
+            tiles = self._stream._tiles_in(PARCEL_BYTES, 2)
+            ring = _Ring(self._workers, self._slots, tiles, data.size_px, self._context)
+            self._parcels.ring = ring
+        for made in self._loader:
+            if isinstance(made, _Parcel) and ring is not None:
+                yield from self._unpacked(ring, made)
+            else:
+                yield from _cut(made, self._stream.batch_size)
+
+    def _unpacked(self, ring: _Ring, parcel: _Parcel) -> Iterator[TileBatch]:
+        """Batches of a parcel, one made after the other: small memory is used again."""
+        size = self._stream.batch_size
+        tiles, step = ring.take(parcel), size or 64
+        for first in range(0, len(tiles), step):
+            here = slice(first, first + step)
+            batch = self._stream.dataset._batch(tiles[here], parcel.indices[here])
+            if self._pins:
+                batch["pixels"] = batch["pixels"].pin_memory()
+            if first + step >= len(tiles):
+                ring.free[parcel.worker].put(parcel.slot)
+            yield from _cut(batch, size)
 
 
-class _Parcels(IterableDataset[Batch]):
-    """Several batches of a stream in one."""
+@dataclass(frozen=True)
+class _Parcel:
+    """Where in the ring a worker has put tiles, and their numbers."""
 
-    def __init__(self, stream: TileStream, parcel_bytes: int) -> None:
-        self.stream, self.parcel_bytes = stream, parcel_bytes
+    worker: int
+    slot: int
+    indices: npt.NDArray[np.int64]
 
-    def __iter__(self) -> Iterator[TileBatch]:
-        return self.stream._made(self.parcel_bytes)
+
+class _Ring:
+    """Shared memory that workers fill with tiles again and again, some slots each.
+
+    Memory that is new costs more than what is written to it. A slot is free again when its tiles
+    have been made into a batch.
+    """
+
+    def __init__(self, workers: int, slots: int, tiles: int, size_px: int, context: Any) -> None:
+        shape = (workers, slots, tiles, size_px, size_px)
+        self.pixels = _shared(shape, torch.uint16)
+        self.free = [context.SimpleQueue() for _ in range(workers)]
+        for queue in self.free:
+            for slot in range(slots):
+                queue.put(slot)
+
+    def put(self, worker: int, indices: list[int], tiles: list[Tile]) -> _Parcel | None:
+        """Put tiles into a slot of a worker; None where none is free."""
+        if self.free[worker].empty():
+            return None
+        slot = int(self.free[worker].get())
+        for place, tile in zip(self.pixels[worker, slot].numpy(), tiles, strict=False):
+            place[...] = tile
+        return _Parcel(worker, slot, np.array(indices, np.int64))
+
+    def take(self, parcel: _Parcel) -> list[Tile]:
+        """Tiles of a parcel, not copied."""
+        return list(self.pixels[parcel.worker, parcel.slot].numpy()[: len(parcel.indices)])
+
+
+class _Parcels(IterableDataset[Any]):
+    """Several batches of a stream in one: in the ring where there is a free slot."""
+
+    def __init__(self, stream: TileStream) -> None:
+        self.stream = stream
+        self.ring: _Ring | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is None or self.ring is None:
+            yield from self.stream._made(PORTION_BYTES if worker is None else PARCEL_BYTES)
+            return
+        for indices, tiles in self.stream._portions(self.stream._tiles_in(PARCEL_BYTES, 2)):
+            parcel = self.ring.put(worker.id, indices, tiles)
+            made = parcel or self.stream.dataset._batch(tiles, np.array(indices, np.int64))
+            tiles.clear()
+            yield made
 
 
 class TileSampler(Sampler[int]):
@@ -556,8 +638,13 @@ class _Held:
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory for a batch: of a worker's in shared memory, so that nothing is copied on its way."""
-    if get_worker_info() is None:
-        return torch.from_numpy(np.empty(shape, "float32" if dtype == torch.float32 else "uint16"))
+    if get_worker_info() is not None:
+        return _shared(shape, dtype)
+    return torch.from_numpy(np.empty(shape, "float32" if dtype == torch.float32 else "uint16"))
+
+
+def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Shared memory, not touched yet."""
     size = math.prod(shape) * dtype.itemsize
     storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
     made: Tensor = torch.empty(0, dtype=dtype)

@@ -16,6 +16,7 @@ from storage.errors import ShardError, WorkspaceError
 from storage.manifest import read_manifest
 from storage.published_tiles import PublishedTiles, tiles
 from storage.workspace import Workspace
+from tasks import tile_dataset
 from tasks.tile_dataset import TileDataset
 
 KEPT = 12 * 7
@@ -386,3 +387,31 @@ def _unchecked(original: Callable[..., object]) -> Callable[..., object]:
         return found
 
     return shard
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_epoch_that_was_left_early_costs_the_next_one_nothing(
+    blocks: Path, persistent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_dataset, "PARCEL_BYTES", 10 * 2048)
+    data = TileDataset(blocks, dtype="uint16")
+    expected = plain(blocks, data.table)
+    loader = data.stream(5).loader(num_workers=1, persistent_workers=persistent)
+    for _ in range(4):
+        next(iter(loader))
+    for _ in range(2):
+        indices = []
+        for batch in loader:
+            indices += batch["index"].tolist()
+            np.testing.assert_array_equal(batch["pixels"][:, 0].numpy(), expected[batch["index"]])
+        assert sorted(indices) == list(range(len(data)))
+
+
+def test_batches_that_are_kept_stay_as_they_are(
+    blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_dataset, "PARCEL_BYTES", 10 * 2048)
+    data = TileDataset(blocks, dtype="uint16")
+    expected = plain(blocks, data.table)
+    for batch in list(data.stream(5).loader(num_workers=2)):
+        np.testing.assert_array_equal(batch["pixels"][:, 0].numpy(), expected[batch["index"]])

@@ -116,6 +116,11 @@ class PublishedTiles:
         self._workspace: Workspace | None = opened
         self._arrays: dict[str, Any] = {}
         self._process = os.getpid()
+        if self.table["pixels_index"].null_count:
+            raise ShardError(
+                f"{self._uri}: the manifest names pixels without their row (pixels_index). It was "
+                "altered: run again to publish it."
+            )
         self._row: npt.NDArray[np.int64] = self.table["pixels_index"].to_numpy()
         self._uris, self._uri_number = _numbered(self.table["pixels_uri"])
         self.size_px, block_rows = 0, 1

@@ -71,6 +71,7 @@ def export(settings: ExportSettings) -> dict[str, Any]:
             f"{workspace.uri} has no tile to export with tiles={settings.tiles!r}. See its report."
         )
     refuse_mixed_patients(read_manifest(workspace, ["patient_key", "split"]))
+    refuse_other_names(found.table)
     of_film = {pair: licences.of(*pair) for pair, _ in _films(found.table)}
     schema = _columns(with_source=settings.with_source)
     told = _told(settings, workspace, found, of_film, schema)
@@ -92,6 +93,32 @@ def export(settings: ExportSettings) -> dict[str, Any]:
         "bytes": size,
         "folder": str(out),
     }
+
+
+def refuse_other_names(table: pa.Table) -> None:
+    """Refuse names of tiles that would not do as names of files, or that stand there twice.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Columns tile_id and split.
+
+    Raises
+    ------
+    ExportError
+        Names one.
+    """
+    fit = pc.match_substring_regex(table["tile_id"], r"\A[A-Za-z0-9_-]{1,128}\z")
+    wrong = table.filter(pc.invert(fit))["tile_id"].to_pylist()[:1]
+    if not wrong and pc.count_distinct(table["tile_id"]).as_py() < table.num_rows:
+        counts = pc.value_counts(table["tile_id"]).to_pylist()
+        wrong = [each["values"] for each in counts if each["counts"] > 1][:1]
+    wrong += [split for split in table["split"].unique().to_pylist() if split not in SPLITS]
+    if wrong:
+        raise ExportError(
+            f"the manifest has {wrong[0]!r} as the name of a tile or of a part: no run gives it, or "
+            "none gives it twice. It was altered; run again to publish it."
+        )
 
 
 def refuse_mixed_patients(manifest: pa.Table) -> None:

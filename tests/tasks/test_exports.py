@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from storage.errors import ExportError, InputError, TableError
-from storage.published_tiles import tiles
+from storage.published_tiles import PublishedTiles, tiles
 from storage.workspace import Workspace
 from tasks import exports
 from tasks.export_settings import ExportSettings
-from tasks.exports import export, refuse_mixed_patients
+from tasks.exports import export, refuse_mixed_patients, refuse_other_names
 
 FORMATS = ("webdataset", "huggingface", "croissant", "csv")
 COUNTS = {"train": 56, "validation": 14, "test": 14}
@@ -299,6 +299,17 @@ def test_a_workspace_with_mixed_patients_is_not_exported(
         with pytest.raises(ExportError, match="is in test and train"):
             export(_settings(workspace.uri, tmp_path / "e", format=name))
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "m00000000000000000000-0-0-32-32"])
+def test_names_that_lead_out_of_the_folder_or_come_twice_are_refused(
+    name: str, published: Path
+) -> None:
+    table = PublishedTiles(published).table.select(["tile_id", "split"])
+    refuse_other_names(table)
+    changed = [*table["tile_id"].to_pylist()[:-1], name]
+    with pytest.raises(ExportError, match="as the name of a tile"):
+        refuse_other_names(table.set_column(0, "tile_id", [changed]))
 
 
 def test_nothing_is_overwritten(published: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def refuse_other_names(table: pa.Table) -> None:
     wrong += [split for split in table["split"].unique().to_pylist() if split not in SPLITS]
     if wrong:
         raise ExportError(
-            f"the manifest has {wrong[0]!r} as the name of a tile or of a part: no run gives it, or "
+            f"the manifest has {wrong[0]!r} as the name of a tile or a part: no run gives it, or "
             "none gives it twice. It was altered; run again to publish it."
         )
 

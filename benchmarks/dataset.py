@@ -3,7 +3,7 @@
     python benchmarks/dataset.py [--tiles 40000] [--rounds 3] [--keep FOLDER]
     python benchmarks/dataset.py --memory [--tiles 200000]
 
-Tiles of 128 x 128 are generated once: smooth tissue with noise, as hard to pack as real ones. The
+Tiles of 128 x 128 are generated once: smooth tissue with noise, which hardly packs. The
 floor reads each Zarr shard of 64 MiB in one slice and drops it: with 0 workers in this process,
 with 2 in two forked processes with half of the shards each. Ours is an epoch of TileDataset.stream
 through its loader, shuffled, in batches of 64. Variants take turns; each figure is the fastest of

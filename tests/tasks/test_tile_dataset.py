@@ -407,6 +407,12 @@ def test_an_epoch_that_was_left_early_costs_the_next_one_nothing(
         assert sorted(indices) == list(range(len(data)))
 
 
+def test_workers_may_be_spawned(blocks: Path) -> None:
+    stream = TileDataset(blocks).stream(10)
+    loader = stream.loader(num_workers=1, multiprocessing_context="spawn")
+    assert seen(loader) == seen(stream.loader(num_workers=1))
+
+
 def test_batches_that_are_kept_stay_as_they_are(
     blocks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ FASTDUP := .venv-fastdup
 FAULTS ?= 30
 FILMS ?= 200
 
-.PHONY: setup demo test chaos check format bench bench-clustering bench-detectors clean
+.PHONY: setup demo test chaos check format bench bench-clustering bench-dataset bench-detectors clean
 
 setup: $(READY)
 
@@ -49,6 +49,10 @@ bench: setup
 bench-clustering: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/clustering.py
+
+bench-dataset: setup
+	$(BIN)/python benchmarks/dataset.py
+	$(BIN)/python benchmarks/dataset.py --memory
 
 # make bench-detectors WORKSPACE=curated TRUTH=folder-of-truth-pictures; Tesseract is the system's
 bench-detectors: setup

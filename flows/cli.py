@@ -177,6 +177,7 @@ PATHS = (
     "scratch",
     "workspace",
     "decisions",
+    "licences",
 )
 
 
@@ -348,6 +349,36 @@ def _tell_review(last: dict[str, Any], record: dict[str, Any], workspace: str) -
     typer.echo(f"Train on  {workspace.rstrip('/')}/manifest   (Parquet; decision == 'keep')")
 
 
+def export(settings: Any) -> None:
+    """Write the published tiles for other programs: tar shards, Hugging Face, Croissant, csv.
+
+    The folder holds 16-bit pictures, the columns of the manifest, and a README.md that says whose
+    films they are, under which licence, what was left out and how good the curation was. A patient
+    in two parts of the split is refused.
+
+    Example: mammosift export --workspace curated/ --format huggingface --out mammograms/
+    """
+    from tasks.exports import export
+
+    done = export(settings)
+    parts = ", ".join(f"{n:,} {split}" for split, n in done["tiles"].items())
+    typer.echo(f"{sum(done['tiles'].values()):,} tiles ({parts}), {_size(done['bytes'])}.")
+    typer.echo("\nLicences, which go with the tiles:")
+    for collection, licence in done["licences"].items():
+        typer.echo(f"  {collection}: {licence}")
+    if "not stated" in done["licences"].values():
+        typer.echo("  (say what may be done with them: --licence or --licences)")
+    typer.echo(f"\nLook at   {Path(done['folder']) / 'README.md'}")
+
+
+def _size(n: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:,.0f} {unit}"
+        n /= 1000
+    return f"{n:,.1f} GB"
+
+
 def measure(settings: Any, strict: Strict = False) -> None:
     """Cluster the pixels of pictures by colour and measure what each cluster covers.
 
@@ -496,6 +527,85 @@ def status(
 
 
 @app.command()
+def fetch(
+    collection: Annotated[str, typer.Argument(help="cbis-ddsm")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the films.")],
+    films: Annotated[
+        int | None,
+        typer.Option("--films", min=1, help="At least so many, by whole patients. Default: all."),
+    ] = None,
+    view: Annotated[str | None, typer.Option("--view", help="CC or MLO. Default: both.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="malignant or benign, of the film; needs --cases."),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", help="Folder of the collection's case_description csvs."),
+    ] = None,
+    with_findings: Annotated[
+        bool,
+        typer.Option("--with-findings", help="Also crops and masks of the films' findings."),
+    ] = False,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=64, help="Transfers at a time.")
+    ] = 8,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", help="Address of a mirror of the bucket; {bucket} is its name."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before fetching.")] = False,
+) -> None:
+    """Fetch films of a public collection: CBIS-DDSM from the Imaging Data Commons.
+
+    Films and bytes are shown first. A transfer that broke off goes on with the same command; every
+    file is compared with the bucket's checksum, also those that are there. A patient's films are
+    taken together. Needs the index: pip install 'mammosift[fetch]'
+
+    Example: mammosift fetch cbis-ddsm --films 20 --view MLO --out films/
+    """
+    from storage.errors import InputError
+    from storage.idc import ENDPOINT
+    from tasks import fetches
+
+    if collection != "cbis-ddsm":
+        raise InputError(f"collection={collection!r}: cbis-ddsm (others: docs/collections.md).")
+    chosen = fetches.choose(
+        films=films,
+        view=view,
+        label=label,
+        cases=cases and cases.expanduser(),
+        with_findings=with_findings,
+    )
+    licences = ", ".join(sorted({each.licence for each in chosen.series}))
+    more = f" with {len(chosen.series) - chosen.films} series of findings" if with_findings else ""
+    typer.echo(
+        f"{chosen.films:,} films{more} of {chosen.patients:,} patients, {_size(chosen.bytes)}, "
+        f"{licences}."
+    )
+    if not yes and not typer.confirm("Fetch them?"):
+        raise typer.Exit(DONE)
+    step = max(1, len(chosen.series) // 20)
+
+    def told(done: int, of: int, n: int) -> None:
+        if done % step == 0 or done == of:
+            typer.echo(f"  {done:,} of {of:,} files, {_size(n)} arrived")
+
+    done = fetches.fetch(
+        chosen,
+        out.expanduser().absolute(),
+        endpoint=endpoint or ENDPOINT,
+        parallel=parallel,
+        told=told,
+    )
+    counts = ", ".join(f"{n:,} {how}" for how, n in sorted(done.items()))
+    typer.echo(f"\nFiles: {counts}; all have the bucket's checksums.")
+    if not chosen.case_files:
+        typer.echo("Without --cases the films have no labels (docs/collections.md).")
+    typer.echo(f"Curate them with  mammosift run --source {out} --out curated/")
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port of the server and the UI.")] = 4200,
@@ -515,6 +625,7 @@ def serve(
 app.command()(_takes_settings(run))
 app.command()(_takes_settings(plan))
 app.command()(_takes_settings(review, "tasks.review_settings:ReviewSettings"))
+app.command()(_takes_settings(export, "tasks.export_settings:ExportSettings"))
 app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
 app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
 app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))

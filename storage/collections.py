@@ -297,6 +297,40 @@ def _case_files(root: Path) -> list[Path]:
     ]
 
 
+def case_labels(folder: Path) -> tuple[list[Path], dict[_View, str | None]]:
+    """Labels of CBIS-DDSM's films by its case files.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``*case_description*.csv``, at its root or in ``metadata`` or ``csv``.
+
+    Returns
+    -------
+    files : list of Path
+        The case files.
+    labels : dict
+        By patient_key, laterality and view: the worst pathology of the film's findings.
+
+    Raises
+    ------
+    TableError
+        No case file there, or one that cannot be used.
+    """
+    files = _case_files(folder)
+    if not files:
+        raise TableError(
+            f"{folder}: no case table ({CASES_PATTERN}) there. Name the folder that holds the "
+            "csvs of CBIS-DDSM."
+        )
+    pathologies: dict[_View, list[str]] = defaultdict(list)
+    for path in files:
+        for line, row in _case_rows(path):
+            view, _, pathology = _case(path, line, row)
+            pathologies[view].append(pathology)
+    return files, {view: worst_pathology(found) for view, found in pathologies.items()}
+
+
 def _case_rows(path: Path) -> list[tuple[int, _Row]]:
     needed = (
         "patient_id",

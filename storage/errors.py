@@ -12,6 +12,8 @@
     │   └── QuarantinedFilm    reason "quarantined": it ended every process that opened it
     ├── InputError             what the user named does not exist
     ├── TableError             a csv that the user gave cannot be used; names file, line and column
+    ├── ExportError            an export that may not be made: patients in two parts, no tiles
+    ├── FetchError             a collection cannot be fetched: no space, no answer, wrong bytes
     ├── ShardError             a shard is incomplete or was altered
     └── WorkspaceError         the workspace cannot be written, or is not one of ours
         ├── WorkspaceInUse     another run holds its lease
@@ -90,6 +92,14 @@ class InputError(MammosiftError):
 
 class TableError(MammosiftError):
     """A table that the user gave cannot be used."""
+
+
+class ExportError(MammosiftError):
+    """An export that may not be made."""
+
+
+class FetchError(MammosiftError):
+    """A collection cannot be fetched."""
 
 
 class ShardError(MammosiftError):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
+from storage.errors import WorkspaceError
 from storage.schemas import MANIFEST
 from storage.workspace import Workspace, _writer_name
 
 PREVIOUS = ".manifest.previous"
 SPLITS = ("train", "validation", "test")
+
+Filters: TypeAlias = "pc.Expression | list[tuple[str, str, Any]] | list[list[tuple[str, str, Any]]]"
 
 
 class ManifestWriter:
@@ -49,7 +55,8 @@ class ManifestWriter:
         if not self.workspace.is_local:
             if self.workspace.exists("manifest"):
                 self.workspace.fs.rm(target, recursive=True)
-            self.workspace.fs.mv(source, target, recursive=True)
+            for part in self.workspace.fs.find(source):  # an object store has no folder to move
+                self.workspace.fs.mv(part, target + part.removeprefix(source))
             return
         Path(source).mkdir(parents=True, exist_ok=True)
         recover(self.workspace)
@@ -69,14 +76,67 @@ def recover(workspace: Workspace) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def read_manifest(workspace: Workspace, columns: list[str] | None = None) -> pa.Table:
-    """Whole manifest of a workspace with its ``split`` column, in published order."""
+def read_manifest(
+    workspace: Workspace | str | Path,
+    columns: list[str] | None = None,
+    filters: Filters | None = None,
+) -> pa.Table:
+    """Manifest of a workspace with its ``split`` column, in published order.
+
+    Parameters
+    ----------
+    workspace : Workspace, str or Path
+        A workspace, its folder, or any URI that fsspec knows.
+    columns : list of str, optional
+        These only; default: all (docs/manifest.md).
+    filters : pyarrow.compute.Expression or list, optional
+        Rows wanted: an expression, ``pc.field("view") == "MLO"``, or tuples as in pandas and
+        pyarrow, ``[("view", "==", "MLO"), ("label", "in", ["benign", "malignant"])]`` (all must
+        hold; of a list of such lists, one). Default: all rows.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    WorkspaceError
+        There is no workspace, or no manifest in it.
+    ValueError
+        A column or filter that the manifest cannot answer.
+    """
+    if not isinstance(workspace, Workspace):
+        workspace = Workspace.open(workspace)
+    if not workspace.exists("manifest"):
+        raise WorkspaceError(
+            f"{workspace.uri} holds no manifest: no run in it has finished. "
+            "Finish one with: mammosift run --out"
+        )
     partitioning = ds.partitioning(pa.schema([("split", pa.string())]), flavor="hive")
+    schema = pa.schema([*MANIFEST, pa.field("split", pa.string())], metadata=MANIFEST.metadata)
     dataset = ds.dataset(
         workspace.path("manifest"),
         filesystem=None if workspace.is_local else workspace.fs,
         format="parquet",
         partitioning=partitioning,
-        schema=pa.schema([*MANIFEST, pa.field("split", pa.string())], metadata=MANIFEST.metadata),
+        schema=schema,
     )
-    return dataset.to_table(columns=columns)
+    try:
+        return dataset.to_table(columns=columns, filter=_expression(filters))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as e:
+        raise ValueError(
+            f"the manifest cannot answer columns={columns} with filters={filters} "
+            f"({str(e).splitlines()[0]}). Its columns are {', '.join(schema.names)}."
+        ) from e
+
+
+def _expression(filters: Filters | None) -> pc.Expression | None:
+    if filters is None or isinstance(filters, pc.Expression):
+        return filters
+    try:
+        return pq.filters_to_expression(filters) if filters else None
+    except (ValueError, TypeError) as e:
+        raise ValueError(
+            f"filters={filters!r}: an expression of pyarrow, or tuples (column, operator, value) "
+            f"({e})."
+        ) from e

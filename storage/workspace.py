@@ -484,6 +484,11 @@ def _writer_name() -> str:
     return f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
 
 
+def partial_name(name: str) -> str:
+    """Name under which a folder is written aside; it says which process writes it."""
+    return f".{name}.{_writer_name()}.partial"
+
+
 def _is_abandoned(entry: Path) -> bool:
     """Whether the writer that a ``.partial`` entry names has ended."""
     writer = entry.name.removesuffix(".partial").rsplit(".", 1)[-1].split("~")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flows.cli import PREFECT_DEFAULTS
+from storage.manifest import SPLITS, ManifestWriter
+from storage.schemas import MANIFEST, SCHEMA_VERSION
+from storage.workspace import Workspace
 
 for name, value in PREFECT_DEFAULTS.items():  # before Prefect is imported for the first time
     os.environ.setdefault(name, value)
@@ -90,3 +95,90 @@ SMALL = {
 def small() -> dict[str, int]:
     """Settings that make a run over the made-up films short."""
     return dict(SMALL)
+
+
+def publish_tiles(
+    where: str | Path, *, shards: int = 3, films_per_shard: int = 4, tiles_per_film: int = 10
+) -> Workspace:
+    """A workspace as a run leaves it, of made-up tiles of 32 px: ten a film, the last one black.
+
+    Film f has patient f // 2, who is malignant (every third), benign or, for the last, unlabelled;
+    tile t of a film is kept but for t = 7 (dropped), 8 (review) and 9 (black, no pixels).
+    """
+    workspace = Workspace.create(where)
+    rng = np.random.default_rng(0)
+    rows = []
+    for shard in range(shards):
+        stored = tiles_per_film - 1
+        pixels = rng.integers(0, 65536, (films_per_shard * stored, 32, 32), np.uint16)
+        with workspace.write_shard("tiles", f"shard{shard}") as writer:
+            array = writer.array("pixels.zarr", (32, 32), "uint16", {})
+            array.append(pixels)
+            array.close()
+            writer.rows = len(pixels)
+        for here in range(films_per_shard):
+            film = shard * films_per_shard + here
+            for tile in range(tiles_per_film):
+                is_black = tile == tiles_per_film - 1
+                row = made_row(film, tile, last_film=shards * films_per_shard - 1)
+                if not is_black:
+                    row["pixels_uri"] = f"tiles/shard{shard}/pixels.zarr"
+                    row["pixels_index"] = here * stored + tile
+                rows.append(row)
+    writer = ManifestWriter(workspace, ManifestWriter.staging_name())
+    for split in SPLITS:
+        own = [row for row in rows if row["split"] == split]
+        writer.write_part("p", split, pa.Table.from_pylist(own, schema=MANIFEST))
+    writer.publish()
+    record = {
+        "run_id": "20260101T000000Z-abcdef",
+        "finished": "2026-01-01T00:00:00+00:00",
+        "settings": {"source": "films", "tile_size_px": 32, "misinformative_threshold": 0.5},
+        "versions": {"mammosift": "0.1.0"},
+    }
+    workspace.write_json("runs/20260101T000000Z-abcdef.json", record)
+    return workspace
+
+
+def made_row(film: int, tile: int, *, last_film: int) -> dict[str, Any]:
+    """Row of the manifest of a made-up tile, without its pixels."""
+    patient = film // 2
+    label = "malignant" if patient % 3 == 0 else "benign"
+    reasons = {7: ("drop", "misinformative"), 8: ("review", "mixed"), 9: ("drop", "black")}
+    decision, reason = reasons.get(tile, ("keep", None))
+    figures = ("dark_fraction", "mean", "std", "p01", "p99", "entropy")
+    return {
+        "tile_id": f"m{film:020x}-{tile * 32}-0-32-32",
+        "mammogram_id": f"m{film:020x}",
+        "patient_key": f"cbis-ddsm:P_{patient:05d}",
+        "source": f"case{patient}/{'LR'[film % 2]}.png",
+        "source_sha256": f"{film:064x}",
+        "x": tile * 32,
+        "y": 0,
+        "width": 32,
+        "height": 32,
+        "laterality": "LR"[film % 2],
+        "view": "MLO" if patient % 2 else "CC",
+        "label": None if film == last_film else label,
+        "lesion_fraction": 0.5 if tile == 0 and label == "malignant" else 0.0,
+        **dict.fromkeys(figures, 0.5),
+        "decision": decision,
+        "reason": reason,
+        "split": ("train", "train", "validation", "train", "test", "train")[patient % 6],
+        "run_id": "20260101T000000Z-abcdef",
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Workspace of made-up tiles with a manifest: see ``publish_tiles``. Read only."""
+    folder = tmp_path_factory.mktemp("published") / "w"
+    publish_tiles(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Workspace]:
+    """``publish_tiles``, for workspaces of other sizes and places."""
+    return publish_tiles

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("flows", "tasks", "models", "storage")
+OURS = ("mammosift", "flows", "tasks", "models", "storage")
 LINT = Path(sys.executable).with_name("lint-imports")
 
 
@@ -61,6 +61,7 @@ def test_the_import_directions_hold(copy: Path) -> None:
         ("tasks/tiles.py", "import tasks.encoders"),
         ("tasks/tiles.py", "import prefect"),
         ("tasks/films.py", "import flows.curate"),
+        ("flows/curate.py", "import mammosift"),
     ],
 )
 def test_a_planted_breach_is_caught(copy: Path, module: str, breach: str) -> None:

@@ -130,7 +130,7 @@ def read_header(
         cbis = names.cbis(_text(dataset, "PatientID"))
         patient = names.patient_key(_text(dataset, "PatientID"))
         role = _role(dataset, cbis)
-        finding = cbis and cbis.abnormality and f"{cbis.kind}-{cbis.abnormality}"
+        finding = cbis and cbis.kind and cbis.abnormality and f"{cbis.kind}-{cbis.abnormality}"
         told = names.hints(path.name)
         return Mammogram(
             mammogram_id=None,

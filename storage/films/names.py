@@ -13,7 +13,7 @@ _DDSM = re.compile(
     re.IGNORECASE,
 )
 _CBIS = re.compile(
-    r"(Mass|Calc)-(?:Training|Test)_(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)(?:_(\d+))?(?!\d)"
+    r"(?:(Mass|Calc)-(?:Training|Test)_)?(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)(?:_(\d+))?(?:\.dcm)?"
 )
 _SIDE = re.compile(r"(?<![A-Za-z0-9])(LEFT|RIGHT|L|R)(?=(?:CC|MLO|ML|LM|XCCL)?(?![A-Za-z]))", re.I)
 _VIEW = re.compile(r"(?<![A-Za-z0-9])[LR]?(XCCL|XCCM|MLO|LMO|CC|ML|LM)(?![A-Za-z])", re.I)
@@ -40,8 +40,8 @@ class CbisId:
     """``P_nnnnn``."""
     laterality: str
     view: str
-    kind: str
-    """``mass`` or ``calc``."""
+    kind: str | None
+    """``mass`` or ``calc``; None where it does not say (``P_00038_LEFT_CC.dcm``)."""
     abnormality: str | None
     """Number of the finding; None for a whole film."""
 
@@ -84,7 +84,7 @@ def cbis(patient_id: str) -> CbisId | None:
     if found is None:
         return None
     kind, patient, side, view, abnormality = found.groups()
-    return CbisId(patient, side[0], view, kind.lower(), abnormality)
+    return CbisId(patient, side[0], view, kind and kind.lower(), abnormality)
 
 
 def patient_key(patient_id: str) -> str | None:

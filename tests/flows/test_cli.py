@@ -25,11 +25,13 @@ def test_help_names_every_command_and_imports_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "HEAVY set()" in done.stdout
-    for command in ("demo", "run", "plan", "review", "doctor", "serve"):
+    for command in ("demo", "run", "plan", "review", "export", "fetch", "doctor", "serve"):
         assert f"\n  {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "plan", "review", "doctor", "serve"])
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "plan", "review", "export", "fetch", "doctor", "serve"]
+)
 def test_every_command_has_an_example(command: str) -> None:
     assert f"Example: mammosift {command}" in run(app, [command, "--help"]).output
 

@@ -37,6 +37,8 @@ def test_names_tell_side_view_and_case(name, laterality, view, case):
         ("Mass-Test_P_00173_LEFT_CC", "cbis-ddsm:P_00173"),
         ("Calc-Training_P_00173_RIGHT_MLO_2", "cbis-ddsm:P_00173"),
         ("P_00173", "cbis-ddsm:P_00173"),
+        ("P_00038_LEFT_CC.dcm", "cbis-ddsm:P_00038"),
+        ("P_00038_RIGHT_CC_2.dcm", "cbis-ddsm:P_00038"),
         ("A_0018_1", "ddsm:A_0018_1"),
         ("A-0018-1", "ddsm:A_0018_1"),
         (" ", None),

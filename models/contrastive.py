@@ -122,7 +122,9 @@ class Decoder(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Reconstruct before the sigmoid: (n, channels, input_size_px, input_size_px)."""
         side = self.config.sides[-1]
-        x: Tensor = self.from_code(code).unflatten(1, (self.config.widths[-1], side // 2, side // 2))
+        x: Tensor = self.from_code(code).unflatten(
+            1, (self.config.widths[-1], side // 2, side // 2)
+        )
         x = functional.interpolate(functional.gelu(x), size=(side, side), mode="nearest")
         for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = norm(stage(x))

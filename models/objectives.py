@@ -26,10 +26,15 @@ from models.variational import VariationalAutoencoder, divergence
 class Objective(Protocol):
     """A network, and its loss."""
 
-    network: nn.Module
-    """All that is trained, and the statistics stored with it."""
-    shape: ImageShape
-    """Of the images that `loss` takes."""
+    @property
+    def network(self) -> nn.Module:
+        """All that is trained, and the statistics stored with it."""
+        ...
+
+    @property
+    def shape(self) -> ImageShape:
+        """Of the images that `loss` takes."""
+        ...
 
     def loss(self, images: Tensor, rows: Tensor, epoch: int) -> Tensor:
         """Loss of a batch, a scalar in float32.

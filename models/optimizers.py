@@ -29,6 +29,8 @@ class OptimizerSettings:
         Of sgd and lars, in [0, 1).
     rho : float
         Of adadelta, in (0, 1).
+    trust_coefficient : float
+        Of lars: length of a layer's step over that of its weights, times the learning rate.
     """
 
     name: OptimizerName = "adam"
@@ -36,6 +38,7 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     momentum: float = 0.9
     rho: float = 0.95
+    trust_coefficient: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OptimizerName):
@@ -46,6 +49,8 @@ class OptimizerSettings:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive and finite.")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1 or not 0 < self.rho < 1:
             raise ValueError("weight_decay >= 0, 0 <= momentum < 1 and 0 < rho < 1 must hold.")
+        if not self.trust_coefficient > 0:
+            raise ValueError(f"trust_coefficient={self.trust_coefficient} must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,5 +121,7 @@ def make_optimizer(
         return torch.optim.SGD(wanted, **rate, momentum=settings.momentum)
     from pytorch_optimizer import LARS  # slow to import, and needed by one objective alone
 
-    lars: torch.optim.Optimizer = LARS(wanted, **rate, momentum=settings.momentum)
+    lars: torch.optim.Optimizer = LARS(
+        wanted, **rate, momentum=settings.momentum, trust_coefficient=settings.trust_coefficient
+    )
     return lars

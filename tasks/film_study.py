@@ -133,7 +133,8 @@ class _Study:
         size_px = network.config.input_size_px
         frame, pixels = _load(self.writer.workspace, tile_keys, size_px)
         if self.settings.quick:
-            frame, pixels = frame[:QUICK_TILES], pixels[:QUICK_TILES]
+            few = np.unique(np.linspace(0, len(frame) - 1, QUICK_TILES).astype(int))
+            frame, pixels = frame.iloc[few].reset_index(drop=True), pixels[few]
         rng = np.random.default_rng(self.settings.seed)
         drawn = np.sort(rng.permutation(len(pixels))[: self.settings.max_tiles])
         self._fit(network, objective, pixels[drawn])

@@ -142,12 +142,17 @@ def _scaled(schedule: ScheduleSettings, share: float) -> ScheduleSettings:
 
 
 def _published() -> ContrastiveRecipe:
-    """50 epochs of the encoder, then 50 of the decoder: LARS, one schedule over all 100."""
+    """50 epochs of the encoder, then 50 of the decoder: LARS, one schedule over all 100.
+
+    Temperature, batch size, filters, trust coefficient and weight decay are not published.
+    """
     schedule = ScheduleSettings(kind="cosine", warmup_epochs=10, start=0.01, end=0.05, epochs=100)
     encoder = FitSettings(
         max_epochs=50,
         batch_size=128,
-        optimizer=OptimizerSettings(name="lars", learning_rate=0.25, weight_decay=1e-6),
+        optimizer=OptimizerSettings(
+            name="lars", learning_rate=0.25, weight_decay=1e-6, trust_coefficient=5e-3
+        ),
         schedule=schedule,
         drop_last=True,
         weights="last",
@@ -155,7 +160,7 @@ def _published() -> ContrastiveRecipe:
     return ContrastiveRecipe(
         network=ContrastiveConfig(),
         views=PUBLISHED_VIEWS,
-        temperature=0.5,
+        temperature=0.2,
         reconstruction_weight=0.1,
         encoder=encoder,
         prototypes=replace(encoder, schedule=replace(schedule, first_epoch=50), drop_last=False),
@@ -165,10 +170,10 @@ def _published() -> ContrastiveRecipe:
 def _own(experiment: str) -> ContrastiveRecipe:
     """AdamW, batch normalisation, stronger views, a sharper temperature, more clusters."""
     encoder = FitSettings(
-        max_epochs=60,
+        max_epochs=40,
         batch_size=256,
-        optimizer=OptimizerSettings(name="adamw", learning_rate=2e-3, weight_decay=1e-2),
-        schedule=ScheduleSettings(kind="cosine", warmup_epochs=3, epochs=60),
+        optimizer=OptimizerSettings(name="adamw", learning_rate=1e-3, weight_decay=1e-2),
+        schedule=ScheduleSettings(kind="cosine", warmup_epochs=3, epochs=40),
         drop_last=True,
         weights="last",
     )
@@ -182,8 +187,8 @@ def _own(experiment: str) -> ContrastiveRecipe:
         encoder=encoder,
         prototypes=replace(
             encoder,
-            max_epochs=20,
-            schedule=ScheduleSettings(kind="cosine", warmup_epochs=1, epochs=20),
+            max_epochs=10,
+            schedule=ScheduleSettings(kind="cosine", warmup_epochs=1, epochs=10),
             drop_last=False,
         ),
         cluster_counts=(2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100),

@@ -425,11 +425,12 @@ def reproduce(settings: Any) -> None:
     """
     _quiet_prefect()
     from storage.workspace import Workspace
-
-    Workspace.create(settings.out)
-    from flows.reproduce import check_inputs, reproduce
+    from tasks.reproduce_settings import check_inputs
 
     check_inputs(settings)
+    Workspace.create(settings.out)
+    from flows.reproduce import reproduce
+
     signal.signal(signal.SIGINT, _interrupted)
     record = reproduce(settings)
     _tell_results(record["results"])

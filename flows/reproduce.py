@@ -17,7 +17,7 @@ from flows.run_record import RunRecord
 from storage import image_sets
 from storage.errors import InputError
 from storage.workspace import ShardRef, Workspace
-from tasks import film_study, films, reproduce_reports, tiles, trials
+from tasks import film_study, films, reproduce_reports, reproduce_settings, tiles, trials
 from tasks.reproduce_settings import UNTRAINED, ReproduceSettings
 
 FILMS_PER_SHARD = 16
@@ -43,7 +43,7 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
     A run in a workspace that an earlier one left unfinished goes on where that one stopped.
     """
     temporary_server.end_with_this_process()
-    check_inputs(settings)
+    reproduce_settings.check_inputs(settings)
     workspace = Workspace.create(settings.out)
     workspace.remove_abandoned()
     run = RunRecord(workspace, settings)  # type: ignore[arg-type]
@@ -56,22 +56,6 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
             run.facts["report"] = report(workspace.uri, run.run_id)
     run.facts["results"] = workspace.path(reproduce_reports.RESULTS)
     return run.write()
-
-
-def check_inputs(settings: ReproduceSettings) -> None:
-    """Refuse a run whose data is not there, before anything long begins.
-
-    Raises
-    ------
-    InputError
-        It is not, or is none that the experiment can use.
-    """
-    if settings.name == "ddsm-study":
-        films.check_inputs(settings.data, films_csv=None, lesions_csv=None, exemplars=None)
-        if settings.truth is not None and not Path(settings.truth).is_dir():
-            raise InputError(f"--truth {settings.truth} is no folder; check the path.")
-    else:
-        image_sets.find_files(settings.data)
 
 
 def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:

@@ -160,3 +160,24 @@ class ReproduceSettings(BaseModel):
     def only(self, *names: str) -> dict[str, Any]:
         """These settings alone: what a stage depends on, and so what its shards' key is made of."""
         return {name: getattr(self, name) for name in names}
+
+
+def check_inputs(settings: ReproduceSettings) -> None:
+    """Refuse a run whose data is not there, before anything long begins.
+
+    Raises
+    ------
+    InputError
+        It is not, or is none that the experiment can use.
+    """
+    from storage import image_sets
+    from storage.errors import InputError
+
+    if settings.name == "ddsm-study":
+        from tasks import films
+
+        films.check_inputs(settings.data, films_csv=None, lesions_csv=None, exemplars=None)
+        if settings.truth is not None and not Path(settings.truth).is_dir():
+            raise InputError(f"--truth {settings.truth} is no folder; check the path.")
+    else:
+        image_sets.find_files(settings.data)

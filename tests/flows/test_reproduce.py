@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from flows.cli import BAD_ARGUMENTS, app
+from flows.cli import BAD_ARGUMENTS, _told, app
 from flows.reproduce import reproduce
+from storage.errors import InputError
 from tasks.film_study import choose_exemplars
 from tasks.reproduce_settings import ReproduceSettings
 
@@ -132,9 +131,11 @@ def test_the_command_takes_the_name_first_and_says_what_is_missing(tmp_path: Pat
     assert "pneumonia-contrastive" in done.output
 
 
-def test_a_folder_without_a_set_exits_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "reproduce", "mnist-conv", "--data"]
-    command += [str(tmp_path), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == BAD_ARGUMENTS
-    assert "holds no picture set" in done.stderr
+def test_a_folder_without_a_set_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    given = ["mnist-conv", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = run(app, ["reproduce", *given])
+    assert isinstance(done.exception, InputError)
+    message, code = _told(done.exception)
+    assert "holds no picture set" in message
+    assert code == BAD_ARGUMENTS
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,7 @@ from models.checkpoints import CheckpointError, load_into, plain_tensors, read_t
 from models.devices import Precision, autocast, autocast_dtype, default_device, repeatable, threads
 from models.objectives import Objective
 from models.optimizers import OptimizerSettings, ScheduleSettings, make_optimizer
+from models.parallel import ALONE, Ranks, synced
 from models.tile_source import TileSource
 from models.training import (
     EpochRecord,
@@ -138,6 +139,7 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     n_threads: int | None = None,
     device: torch.device | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train the objective's network, from the weights that it has.
 
@@ -165,11 +167,16 @@ def fit(
         CPU threads for torch; restored afterwards. None: as they are.
     device : torch.device, optional
         None: the GPU where there is one.
+    ranks : Ranks
+        Of several workers that train together, each on its part of every batch, inside of
+        `models.parallel.process_group`. All call this with the same arguments; checkpoints are the
+        same on all, and one is enough.
 
     Raises
     ------
     ValueError
-        No pictures, or not one full batch where ``drop_last`` is set.
+        No pictures, or not one full batch where ``drop_last`` is set; several workers, and an
+        objective that compares the pictures of a batch, or a last batch of fewer than one each.
     CheckpointError
         ``resume`` is damaged or from another training.
     TrainingError
@@ -178,9 +185,10 @@ def fit(
     if validation is not None and len(validation) == 0:
         validation = None
     _require_a_step(len(pictures), settings)
+    _require_parts(len(pictures), settings, objective, ranks)
     device = device or default_device()
-    run = _Run(objective, pictures, validation, settings, seed, device)
-    with threads(n_threads), repeatable(seed, device):
+    run = _Run(objective, pictures, validation, settings, seed, device, ranks)
+    with threads(n_threads), repeatable(seed, device), synced(objective.network, ranks):
         state = _State.new(objective.network, settings, device)
         if resume is not None:
             state.restore(resume, run.identity)
@@ -306,6 +314,7 @@ class _Run:
     settings: FitSettings
     seed: int
     device: torch.device
+    ranks: Ranks
 
     def __post_init__(self) -> None:
         self.dtype = autocast_dtype(self.settings.precision, self.device)
@@ -356,13 +365,20 @@ class _Run:
     def _read(
         self, steps: list[NDArray[np.int64]], first: int
     ) -> Iterator[tuple[int, NDArray[np.uint16], NDArray[np.int64]]]:
-        """Batches from a step on; the next one is read while one is trained on."""
+        """Batches from a step on; the next one is read while one is trained on.
+
+        Of several workers each reads its part; the rows are those of the whole batch.
+        """
+
+        def read(number: int) -> NDArray[np.uint16]:
+            return self.pictures.read(self.ranks.part(steps[number]))
+
         with ThreadPoolExecutor(1, "read pictures") as ahead:
             waiting = None
             for number in range(first, len(steps)):
-                batch = waiting.result() if waiting else self.pictures.read(steps[number])
+                batch = waiting.result() if waiting else read(number)
                 following = number + 1 < len(steps)
-                waiting = ahead.submit(self.pictures.read, steps[number + 1]) if following else None
+                waiting = ahead.submit(read, number + 1) if following else None
                 yield number, batch, steps[number]
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, epochs_done: float) -> float:
@@ -380,14 +396,18 @@ class _Run:
         number: int,
     ) -> float:
         torch.manual_seed(_step_seed(self.seed, epoch, number))
-        loss = self._loss(tiles, rows, epoch)
-        value = float(loss.item())
+        loss = self._loss(tiles, self.ranks.part(rows), epoch)
+        if self.ranks.size > 1:  # a part of the batch counts by its pictures
+            loss = loss * (len(tiles) / len(rows))
+        value = loss.detach().clone()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in state.network.parameters() if p.grad is not None]
+        self.ranks.sum([value, *gradients])
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip_norm)
         state.optimizer.step()
-        return value
+        return float(value.item())
 
     def _loss(self, tiles: NDArray[np.uint16], rows: NDArray[np.int64], epoch: int) -> Tensor:
         images = network_input(tiles, self.objective.shape, self.device)
@@ -421,6 +441,22 @@ def _require_a_step(n: int, settings: FitSettings) -> None:
         raise ValueError(
             f"{n} pictures do not fill one batch of batch_size={settings.batch_size}; use a "
             "smaller batch_size, or more pictures."
+        )
+
+
+def _require_parts(n: int, settings: FitSettings, objective: Objective, ranks: Ranks) -> None:
+    if ranks.size == 1:
+        return
+    if not objective.is_mean:
+        raise ValueError(
+            f"{type(objective).__name__} compares the pictures of a batch with each other, so it "
+            "cannot be split over workers; train it on one."
+        )
+    last = 0 if settings.drop_last else n % settings.batch_size
+    if settings.batch_size < ranks.size or 0 < last < ranks.size:
+        raise ValueError(
+            f"a batch of {last or settings.batch_size} cannot be split over {ranks.size} workers; "
+            "set drop_last, or another batch_size."
         )
 
 

@@ -36,6 +36,11 @@ class Objective(Protocol):
         """Of the images that `loss` takes."""
         ...
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether a batch's loss is the mean of its pictures' own, so that batches can be split."""
+        ...
+
     def loss(self, images: Tensor, rows: Tensor, epoch: int) -> Tensor:
         """Loss of a batch, a scalar in float32.
 
@@ -64,6 +69,8 @@ class Reconstruction:
         With ``config``, ``encode`` and ``decode_logits``.
     """
 
+    is_mean = True
+
     def __init__(self, network: Any) -> None:
         self.network, self.shape = network, network.config
 
@@ -86,6 +93,8 @@ class Variational:
     beta : float
         Weight of the divergence (Higgins et al. 2017); 1 is the evidence's lower bound.
     """
+
+    is_mean = True
 
     def __init__(self, network: VariationalAutoencoder, *, beta: float = 1.0) -> None:
         if beta < 0:
@@ -125,6 +134,8 @@ class Contrastive:
     reconstruction_weight : float
         Of the mean squared error, averaged over both views.
     """
+
+    is_mean = False
 
     def __init__(
         self,
@@ -177,6 +188,8 @@ class PrototypeReconstruction:
     network : PrototypeDecoder
     """
 
+    is_mean = True
+
     def __init__(self, encoder: ContrastiveAutoencoder, network: PrototypeDecoder) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.network, self.shape = network, network.config
@@ -213,6 +226,8 @@ class Classification:
     seed : int
         Of the views.
     """
+
+    is_mean = True
 
     def __init__(
         self,

@@ -89,10 +89,11 @@ OWN_VIEWS: tuple[Operation, ...] = (
 
 MNIST_CONV = FitSettings(
     max_epochs=3,
-    batch_size=128,
+    batch_size=32,
     optimizer=OptimizerSettings(name="adadelta", learning_rate=1.0, rho=0.95),
     weights="last",
 )
+"""The batch size is not published; 32 is the default of Keras."""
 
 
 def contrastive_recipe(

@@ -340,6 +340,8 @@ class _Trial:
         validation: LabelledPictures | None = None,
     ) -> FitResult:
         """Train, writing the state after each epoch; a killed trial's state is gone on from."""
+        from safetensors.torch import save
+
         from models.autoencoder import count_parameters
         from models.checkpoints import CheckpointError, to_bytes
         from models.fitting import fit
@@ -378,6 +380,7 @@ class _Trial:
             workspace.fs.rm(workspace.path(state))
             result = train(None)
         self.writer.write_bytes(f"{phase}.safetensors", to_bytes(objective.network))
+        self.writer.write_bytes(f"{phase}-best.safetensors", save(result.best))
         self.history += [{"phase": phase, **asdict(record)} for record in result.history]
         self.facts[phase] = {
             "parameters": count_parameters(objective.network).total,

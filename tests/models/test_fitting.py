@@ -185,3 +185,11 @@ def test_too_few_pictures_for_a_batch_are_refused(tiles: NDArray[np.uint16]) -> 
         run(tiles[:5])
     with pytest.raises(ValueError, match="no pictures"):
         run(tiles[:0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_training_resumes_to_the_undisturbed_bytes(tiles: NDArray[np.uint16]) -> None:
+    states: list[bytes] = []
+    undisturbed, _ = run(tiles, checkpoint=states.append)
+    assert run(tiles, resume=states[1])[0] == undisturbed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from models.augmentation import (
     Augmentation,
@@ -59,7 +59,7 @@ class ContrastiveRecipe:
     encoder: FitSettings
     prototypes: FitSettings
     assignment_temperature: float = 0.1
-    cluster_counts: tuple[int, ...] = field(default=tuple(range(2, 21)))
+    cluster_counts: tuple[int, ...] = (2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -145,7 +145,8 @@ def _scaled(schedule: ScheduleSettings, share: float) -> ScheduleSettings:
 def _published() -> ContrastiveRecipe:
     """50 epochs of the encoder, then 50 of the decoder: LARS, one schedule over all 100.
 
-    Temperature, batch size, filters, trust coefficient and weight decay are not published.
+    Temperature, batch size, filters, trust coefficient, weight decay and the numbers of clusters that
+    the elbow is looked for in are not published.
     """
     schedule = ScheduleSettings(kind="cosine", warmup_epochs=10, start=0.01, end=0.05, epochs=100)
     encoder = FitSettings(
@@ -169,7 +170,7 @@ def _published() -> ContrastiveRecipe:
 
 
 def _own(experiment: str) -> ContrastiveRecipe:
-    """AdamW, batch normalisation, stronger views, a sharper temperature, more clusters."""
+    """AdamW, batch normalisation, stronger views."""
     encoder = FitSettings(
         max_epochs=40,
         batch_size=256,
@@ -192,5 +193,4 @@ def _own(experiment: str) -> ContrastiveRecipe:
             schedule=ScheduleSettings(kind="cosine", warmup_epochs=1, epochs=10),
             drop_last=False,
         ),
-        cluster_counts=(2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100),
     )

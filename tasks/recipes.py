@@ -145,8 +145,8 @@ def _scaled(schedule: ScheduleSettings, share: float) -> ScheduleSettings:
 def _published() -> ContrastiveRecipe:
     """50 epochs of the encoder, then 50 of the decoder: LARS, one schedule over all 100.
 
-    Temperature, batch size, filters, trust coefficient, weight decay and the numbers of clusters that
-    the elbow is looked for in are not published.
+    Temperature, batch size, filters, trust coefficient, weight decay, and among which numbers of
+    clusters the elbow is looked for, are not published.
     """
     schedule = ScheduleSettings(kind="cosine", warmup_epochs=10, start=0.01, end=0.05, epochs=100)
     encoder = FitSettings(

@@ -22,6 +22,9 @@ FIGURES_FOLDER = "figures"
 RECORD = "figures.json"
 """Of each trial or study, in its shard."""
 
+COUNTS = ("clusters", "parameters", "tiles")
+"""How metrics begin that count something; others are shares and losses."""
+
 PICTURES = {
     "losses": "loss by epoch",
     "elbow": "inertia of k-means by the number of clusters; the upright line is the elbow",
@@ -182,8 +185,12 @@ def _trainings(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def figure_text(value: float | None) -> str:
-    """A figure of the table in short; a dash where there is none."""
+def figure_text(value: float | None, metric: str) -> str:
+    """A figure of the table in short; a dash where there is none.
+
+    What the metric counts is written without decimals where it is whole.
+    """
     if value is None:
         return "-"
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) > 1 else f"{value:.4f}"
+    whole = metric.startswith(COUNTS) and float(value).is_integer()
+    return f"{value:,.0f}" if whole else f"{value:.4f}"

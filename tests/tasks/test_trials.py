@@ -136,10 +136,17 @@ def test_published_figures_belong_to_recipes_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (4478745, "4,478,745"), (0.84, "0.8400"), (1.0, "1.0000")]
+    ("value", "metric", "text"),
+    [
+        (None, "purity", "-"),
+        (4478745, "parameters", "4,478,745"),
+        (1.0, "clusters_at_eps_0.9", "1"),
+        (2.5, "clusters", "2.5000"),
+        (1.0, "purity", "1.0000"),
+    ],
 )
-def test_figures_in_short(value: float | None, text: str) -> None:
-    assert figure_text(value) == text
+def test_figures_in_short(value: float | None, metric: str, text: str) -> None:
+    assert figure_text(value, metric) == text
 
 
 def test_drawings_take_single_points_and_refuse_none() -> None:

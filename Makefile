@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/measure.py
 
 bench-clustering: setup

@@ -68,6 +68,15 @@ def listen(client: Any) -> None:
                 message["training_loss"],
                 message["validation_loss"],
             )
+        elif message.get("stage") == "trial":
+            logger.info(
+                "%s, seed %d, epoch %d/%d: loss %.4f",
+                message["name"],
+                message["seed"],
+                message["epoch"],
+                message["max_epochs"],
+                message["loss"],
+            )
 
     client.subscribe_topic(progress.TOPIC, show)
 

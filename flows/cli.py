@@ -75,8 +75,12 @@ def _settings_options(model: Any) -> list[inspect.Parameter]:
             text += f" [{', '.join(choices)}]"
         if not field.is_required() and field.default is not None:
             text += f" [default: {field.default}]"
-        option = typer.Option("--" + name.replace("_", "-"), help=text, show_default=False)
         kind = _plain_type(field.annotation)
+        option: Any
+        if (field.json_schema_extra or {}).get("positional"):
+            option = typer.Argument(metavar=name.upper(), help=text, show_default=False)
+        else:
+            option = typer.Option("--" + name.replace("_", "-"), help=text, show_default=False)
         parameters.append(
             inspect.Parameter(
                 name,
@@ -168,6 +172,8 @@ def _settings(config: Path | None, given: dict[str, Any], model: Any = None) -> 
 
 PATHS = (
     "source",
+    "data",
+    "truth",
     "out",
     "films_csv",
     "lesions_csv",
@@ -439,6 +445,47 @@ def cluster(settings: Any) -> None:
     typer.echo(f"\nLabels in {settings.out}")
 
 
+def reproduce(settings: Any) -> None:
+    """Run a published experiment on your data; its table beside the published one.
+
+    Trains from scratch, measures validation and test parts, and writes results.json, figures (PNG)
+    and an offline page. Each recipe is tried with several seeds; the table gives mean and spread. A
+    killed run is started again with the same command and goes on where it stopped.
+
+    Example: mammosift reproduce mnist-conv --data mnist/ --out mnist-conv/ --seeds 5
+    """
+    _quiet_prefect()
+    from storage.workspace import Workspace
+    from tasks.reproduce_settings import check_inputs
+
+    check_inputs(settings)
+    Workspace.create(settings.out)
+    from flows.reproduce import reproduce
+
+    signal.signal(signal.SIGINT, _interrupted)
+    record = reproduce(settings)
+    _tell_results(record["results"])
+    typer.echo(f"\nLook at  {record['report']}")
+    typer.echo(f"Figures  {record['results']}   (JSON)")
+
+
+def _tell_results(path: str) -> None:
+    import json
+
+    rows = json.loads(Path(path).read_text("utf-8")) if Path(path).is_file() else []
+    typer.echo(
+        f"\n  {'':34} {'part':12} {'figure':26} {'published':>10} {'ours':>10} {'spread':>8}"
+    )
+    for row in rows:
+        if row["published"] is None:
+            continue
+        spread = "" if row["ours_sd"] is None else f"{row['ours_sd']:.4f}"
+        typer.echo(
+            f"  {row['experiment']:34} {row['split']:12} {row['metric']:26} "
+            f"{row['published']:>10.6g} {row['ours_mean']:>10.6g} {spread:>8}"
+        )
+
+
 def _check_pictures(settings: Any) -> None:
     from storage.workspace import Workspace
     from tasks.films import check_inputs
@@ -629,6 +676,7 @@ app.command()(_takes_settings(export, "tasks.export_settings:ExportSettings"))
 app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
 app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
 app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))
+app.command()(_takes_settings(reproduce, "tasks.reproduce_settings:ReproduceSettings"))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _ended(run: dict[str, Any]) -> list[str]:
     if "failed" in run:
         return [*lines, f"failed      {run['failed']}"]
     if films := run.get("films") or run.get("images"):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in films["excluded"].items())
+        reasons = ", ".join(f"{n} {reason}" for reason, n in films.get("excluded", {}).items())
         lines.append(
             f"films       {films['used']:,} used{', excluded: ' + reasons if reasons else ''}"
         )

@@ -16,7 +16,7 @@ The family, with ``ddsm`` in brackets (input 128 x 128 x 3; 4,478,745 parameters
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ class Autoencoder(nn.Module):
         )
         self.decoder_stages = nn.Sequential(*_decoder_stages(config))
         self.to_image = nn.Conv2d(config.widths[0], config.channels, 1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def encode(self, images: Tensor) -> Tensor:
         """Embed images.
@@ -197,9 +197,12 @@ def build(config: AutoencoderConfig) -> Autoencoder:
     return Autoencoder(config)
 
 
-def place(model: Autoencoder, device: torch.device) -> Autoencoder:
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def place(model: _Network, device: torch.device) -> _Network:
     """Move a network to a device, its kernels channels last in memory like the images."""
-    placed: Autoencoder = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed: _Network = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
 
 
@@ -218,9 +221,21 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     return ParameterCounts(total=trainable + frozen + statistics, trainable=trainable)
 
 
-def network_input(
-    tiles: NDArray[np.uint16], config: AutoencoderConfig, device: torch.device
-) -> Tensor:
+class ImageShape(Protocol):
+    """What a network sees."""
+
+    @property
+    def input_size_px(self) -> int:
+        """Side of the square."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        ...
+
+
+def network_input(tiles: NDArray[np.uint16], config: ImageShape, device: torch.device) -> Tensor:
     """Bring stored tiles to a network's size, channels and scale.
 
     Parameters
@@ -228,8 +243,8 @@ def network_input(
     tiles : ndarray of uint16, shape (n, size, size)
         Normalised scale: 0 to 65535 stands for 0 to 1. Any size: each pixel of the network's
         input is the mean of the area that it covers.
-    config : AutoencoderConfig
-        The network.
+    config : ImageShape
+        Of the network.
     device : torch.device
         Where the images are needed.
 
@@ -284,8 +299,8 @@ def _batch_norm(channels: int, config: AutoencoderConfig) -> nn.BatchNorm2d:
     return norm
 
 
-def _initialise(module: nn.Module) -> None:
-    """Draw weights by Glorot's uniform rule, biases zero: Keras' defaults."""
+def initialise(module: nn.Module) -> None:
+    """Draw a layer's weights by Glorot's uniform rule, biases zero: Keras' defaults."""
     if isinstance(module, nn.Conv2d | nn.Linear | UpsampledConvTranspose2d):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

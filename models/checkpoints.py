@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.autoencoder import Autoencoder, AutoencoderConfig, build
 
@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
     """Weights or configuration are damaged, or do not belong together."""
 
 
-def to_bytes(model: Autoencoder) -> bytes:
+def to_bytes(model: nn.Module) -> bytes:
     """Write a network's weights and running statistics as safetensors.
 
     Equal weights give equal bytes: safetensors orders the tensors itself, and no time or path is
@@ -96,7 +96,7 @@ def read_tensors(data: bytes) -> dict[str, Tensor]:
         ) from error
 
 
-def load_into(model: Autoencoder, tensors: Mapping[str, Tensor], *, what: str) -> None:
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
     """Copy tensors into a network after checking that each fits; ``what`` names them in errors."""
     expected = model.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
@@ -108,11 +108,15 @@ def load_into(model: Autoencoder, tensors: Mapping[str, Tensor], *, what: str) -
         if stored.shape != target.shape or stored.dtype != target.dtype:
             raise CheckpointError(
                 f"{name} is {stored.dtype} {tuple(stored.shape)} in the stored {what}, and "
-                f"{target.dtype} {tuple(target.shape)} in network {model.config.name!r}."
+                f"{target.dtype} {tuple(target.shape)} in network {_name(model)!r}."
             )
-        if not torch.isfinite(stored).all():
+        if stored.is_floating_point() and not torch.isfinite(stored).all():
             raise CheckpointError(f"{name} holds values that are not finite. Train again.")
         target.copy_(stored)  # state_dict() is detached and shares the network's memory
+
+
+def _name(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "name", type(model).__name__))
 
 
 def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.autoencoder import Autoencoder, network_input, place
+from models.contrastive import ContrastiveAutoencoder
+from models.conv_autoencoder import ConvAutoencoder
 from models.devices import Precision, autocast, autocast_dtype, default_device
+
+Network: TypeAlias = Autoencoder | ConvAutoencoder | ContrastiveAutoencoder
 
 
 def encode(
-    model: Autoencoder,
+    model: Network,
     tiles: NDArray[np.uint16],
     *,
     batch_size: int = 256,
@@ -25,7 +30,7 @@ def encode(
 
     Parameters
     ----------
-    model : Autoencoder
+    model : Network
         Trained; it is moved to the device and put in evaluation mode.
     tiles : ndarray of uint16, shape (n, size, size)
         Normalised scale: 0 to 65535 stands for 0 to 1.
@@ -48,7 +53,7 @@ def encode(
 
 
 def reconstruct(
-    model: Autoencoder,
+    model: Network,
     tiles: NDArray[np.uint16],
     *,
     batch_size: int = 256,
@@ -77,7 +82,7 @@ def reconstruct(
 
 
 def reconstruction_error(
-    model: Autoencoder,
+    model: Network,
     tiles: NDArray[np.uint16],
     *,
     batch_size: int = 256,
@@ -105,7 +110,7 @@ def reconstruction_error(
 
 
 def _by_batches(
-    model: Autoencoder,
+    model: Network,
     tiles: NDArray[np.uint16],
     function: Callable[[Tensor], Tensor],
     shape: tuple[int, ...],

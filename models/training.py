@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,6 +39,20 @@ from models.devices import (
     threads,
 )
 from models.tile_source import TileSource
+
+
+class EpochSettings(Protocol):
+    """How an epoch is cut into steps."""
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles a step."""
+        ...
+
+    @property
+    def max_steps_per_epoch(self) -> int | None:
+        """Cuts an epoch short."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +232,7 @@ class _State:
         # drawn on the CPU, so that a seed means the same first weights everywhere
         model = place(build(config), device)
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-        return cls(model=model, optimizer=optimizer, best=_copy(model.state_dict()))
+        return cls(model=model, optimizer=optimizer, best=copied(model.state_dict()))
 
     @property
     def best_epoch(self) -> int:
@@ -236,7 +250,7 @@ class _State:
     def add(self, record: EpochRecord) -> None:
         self.history.append(record)
         if self.best_epoch == record.epoch:
-            self.best = _copy(self.model.state_dict())
+            self.best = copied(self.model.state_dict())
 
     def result(self, settings: TrainingSettings) -> TrainingResult:
         model = build_quietly(self.model.config)
@@ -264,12 +278,12 @@ class _State:
     def restore(self, data: bytes, identity: dict[str, Any]) -> None:
         """Take up what `to_bytes` wrote, if it is from this very training."""
         tensors = read_tensors(data)
-        header = _read_header(data)
-        _require_same(header["identity"], identity)
-        load_into(self.model, _with_prefix(tensors, "model."), what="training state")
+        header = read_header(data)
+        require_same(header["identity"], identity)
+        load_into(self.model, with_prefix(tensors, "model."), what="training state")
         best = build_quietly(self.model.config)
-        load_into(best, _with_prefix(tensors, "best."), what="best weights")
-        self.best = _copy(best.state_dict())
+        load_into(best, with_prefix(tensors, "best."), what="best weights")
+        self.best = copied(best.state_dict())
         self.history = [EpochRecord(**record) for record in header["history"]]
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
@@ -299,7 +313,9 @@ def _run_epoch(
     validation_loss = None
     if validation_tiles is not None:
         validation_loss = _validate(state.model, validation_tiles, settings, device, dtype)
-        _require_finite(validation_loss, epoch, settings, "validation")
+        require_finite(
+            validation_loss, epoch, settings.learning_rate, settings.precision, "validation"
+        )
     return EpochRecord(
         epoch=epoch,
         training_loss=training_loss,
@@ -321,11 +337,11 @@ def _train_once(
     """Run one epoch of steps; mean loss over its tiles."""
     model = state.model.train()
     total, seen = 0.0, 0
-    for indices in _batches(epoch_order(len(tiles), settings, seed=seed, epoch=epoch), settings):
+    for indices in batches(epoch_order(len(tiles), settings, seed=seed, epoch=epoch), settings):
         images = network_input(tiles.read(indices), model.config, device)
         loss = _loss(model, images, device, dtype)
         value = loss.item()
-        _require_finite(value, epoch, settings, "training")
+        require_finite(value, epoch, settings.learning_rate, settings.precision, "training")
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -345,14 +361,14 @@ def _validate(
     """Mean loss over all validation tiles, with the running statistics."""
     model.eval()
     total = 0.0
-    for indices in _batches(np.arange(len(tiles), dtype=np.int64), settings):
+    for indices in batches(np.arange(len(tiles), dtype=np.int64), settings):
         images = network_input(tiles.read(indices), model.config, device)
         total += _loss(model, images, device, dtype).item() * len(indices)
     return total / len(tiles)
 
 
 def epoch_order(
-    n_tiles: int, settings: TrainingSettings, *, seed: int, epoch: int
+    n_tiles: int, settings: EpochSettings, *, seed: int, epoch: int
 ) -> NDArray[np.int64]:
     """Numbers of the tiles that an epoch sees, in its order: a function of seed and epoch alone."""
     order = np.random.default_rng([seed, epoch]).permutation(n_tiles).astype(np.int64)
@@ -361,7 +377,8 @@ def epoch_order(
     return order
 
 
-def _batches(order: NDArray[np.int64], settings: TrainingSettings) -> Iterator[NDArray[np.int64]]:
+def batches(order: NDArray[np.int64], settings: EpochSettings) -> Iterator[NDArray[np.int64]]:
+    """Cut an epoch's order into steps; the last one may be smaller."""
     for start in range(0, len(order), settings.batch_size):
         yield order[start : start + settings.batch_size]
 
@@ -375,12 +392,15 @@ def _loss(
     return functional.binary_cross_entropy_with_logits(logits.float(), images)
 
 
-def _require_finite(loss: float, epoch: int, settings: TrainingSettings, which: str) -> None:
+def require_finite(
+    loss: float, epoch: int, learning_rate: float, precision: Precision, which: str
+) -> None:
+    """Refuse a loss that is no number: `TrainingError`."""
     if not math.isfinite(loss):
         raise TrainingError(
             f"The {which} loss is {loss} in epoch {epoch}: training diverged at "
-            f"learning_rate={settings.learning_rate}; use a smaller one"
-            + ("." if settings.precision == "float32" else ', or precision="float32".')
+            f"learning_rate={learning_rate}; use a smaller one"
+            + ("." if precision == "float32" else ', or precision="float32".')
         )
 
 
@@ -403,7 +423,8 @@ def _identity(
     return plain
 
 
-def _require_same(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def require_same(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse the state of another training; both are what their identities say."""
     differing = [key for key in wanted if stored.get(key) != wanted[key]]
     if differing:
         what = "; ".join(f"{key} was {stored.get(key)}, is {wanted[key]}" for key in differing)
@@ -412,7 +433,7 @@ def _require_same(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
         )
 
 
-def _read_header(data: bytes) -> dict[str, Any]:
+def read_header(data: bytes) -> dict[str, Any]:
     """Read the metadata of safetensors bytes that `read_tensors` has found sound.
 
     The format: 8 bytes little-endian length, then that many bytes of JSON.
@@ -437,9 +458,11 @@ def _moment(tensors: dict[str, Tensor], name: str, parameter: Tensor, key: str) 
     return moment if key == "step" else torch.empty_like(parameter.detach()).copy_(moment)
 
 
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin so, the prefix taken off."""
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors, apart from what they were computed of."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

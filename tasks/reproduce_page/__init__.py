@@ -1,0 +1,1 @@
+"""Template of the page of a reproduction."""

@@ -10,7 +10,7 @@ FASTDUP := .venv-fastdup
 FAULTS ?= 30
 FILMS ?= 200
 
-.PHONY: setup demo test chaos check format bench bench-clustering bench-dataset bench-detectors clean
+.PHONY: setup demo test chaos docs check format bench bench-clustering bench-dataset bench-detectors clean
 
 setup: $(READY)
 
@@ -39,6 +39,11 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the site in build/site: open build/site/index.html
+docs: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

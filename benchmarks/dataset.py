@@ -6,9 +6,9 @@
 Tiles of 128 x 128 are generated once: smooth tissue with noise, which hardly packs. The
 floor reads each Zarr shard of 64 MiB in one slice and drops it: with 0 workers in this process,
 with 2 in two forked processes with half of the shards each. Ours is an epoch of TileDataset.stream
-through its loader, shuffled, in batches of 64. Variants take turns; each figure is the fastest of
-its rounds, from the page cache. Ratio: our tiles per second over the floor's. Processor seconds of
-all processes are given too: on a busy machine they are the figure to trust.
+through its loader, shuffled, in batches of 64. Variants take turns, reading from the page cache.
+Seconds are those of the fastest round; a ratio is the median over the rounds of the floor's seconds
+over ours in the same round. Processor seconds are of all processes together.
 
 --memory goes through one shuffled epoch and prints the largest resident size of the process, and
 of the process with its two workers.
@@ -131,18 +131,18 @@ def measure_rates(folder: Path, rounds: int) -> None:
             "uint16": lambda workers=workers: epoch(folder, workers, "uint16"),  # type: ignore[misc]
             "float32": lambda workers=workers: epoch(folder, workers, "float32"),  # type: ignore[misc]
         }
-        best = dict.fromkeys(variants, (float("inf"), float("inf")))
+        spent: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
         for _ in range(rounds):
             for name, run in variants.items():
                 wall, cpu = time.perf_counter(), processor_seconds()
                 assert run() == n
-                spent = time.perf_counter() - wall, processor_seconds() - cpu
-                best[name] = min(best[name][0], spent[0]), min(best[name][1], spent[1])
-        for name, (wall, cpu) in best.items():
-            ratios = best["floor"][0] / wall, best["floor"][1] / cpu
-            print(
-                f"{workers:<8}{name:18}{n / wall:9,.0f}{ratios[0]:7.2f}{cpu:8.2f}{ratios[1]:7.2f}"
-            )
+                spent[name].append((time.perf_counter() - wall, processor_seconds() - cpu))
+        floor = np.array(spent["floor"])
+        for name, figures in spent.items():
+            own = np.array(figures)
+            by_wall, by_cpu = np.median(floor / own, axis=0)
+            wall, cpu = own.min(axis=0)
+            print(f"{workers:<8}{name:18}{n / wall:9,.0f}{by_wall:7.2f}{cpu:8.2f}{by_cpu:7.2f}")
 
 
 def processor_seconds() -> float:

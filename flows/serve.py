@@ -17,6 +17,7 @@ from storage.errors import InputError, MammosiftError
 POOL = "mammosift"
 DEPLOYMENT = "films"
 REVIEW = "review"
+EXPERIMENT = "experiment"
 STARTUP_TIMEOUT_S = 180
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -85,6 +86,7 @@ def register() -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
 
     from flows.curate import curate
+    from flows.reproduce import reproduce
     from flows.review import review
 
     async def create_pool() -> None:
@@ -117,7 +119,14 @@ def register() -> None:
         work_pool_name=POOL,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    for deployment in (films, decided):
+    experiment = reproduce.to_deployment(
+        name=EXPERIMENT,
+        description="A published experiment on your data, its figures beside the paper's.",
+        tags=["mammosift"],
+        work_pool_name=POOL,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    for deployment in (films, decided, experiment):
         deployment.apply()  # type: ignore[union-attr]
 
 

@@ -37,6 +37,7 @@ def test_the_deployments_are_flows_by_module_with_the_settings_as_their_form(
     from prefect.client.orchestration import get_client
     from prefect.flows import load_flow_from_entrypoint
 
+    from tasks.reproduce_settings import ReproduceSettings
     from tasks.review_settings import ReviewSettings
     from tasks.settings import CurationSettings
 
@@ -44,6 +45,7 @@ def test_the_deployments_are_flows_by_module_with_the_settings_as_their_form(
         "films": ("curate", CurationSettings),
         "nightly": ("curate", CurationSettings),
         "review": ("review", ReviewSettings),
+        "experiment": ("reproduce", ReproduceSettings),
     }
     with get_client(sync_client=True) as client:
         found = {d.name: d for d in client.read_deployments()}

@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import Any
 
 NAME = "mammosift: runs that vanished begin again"
-BEAT_S, SILENT_S = 30, 120
-"""30 s is the least that Prefect allows."""
+BEAT_S, SILENT_S = 30, 180
+"""30 s is the least that Prefect allows; a lease of another machine has ended by then (120 s)."""
 ENDED = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused", "AwaitingRetry")
 
 
@@ -37,7 +37,7 @@ async def _register() -> None:
     beat = "prefect.flow-run.heartbeat"
     automation = AutomationCore(
         name=NAME,
-        description="A run whose process gave no sign of life for two minutes is given to the next "
+        description="A run whose process gave no sign of life for three minutes is given to the next "
         "worker; it goes on in its workspace where it stopped.",
         trigger=EventTrigger(
             after={beat},
@@ -52,7 +52,7 @@ async def _register() -> None:
             ChangeFlowRunState(
                 state=StateType.SCHEDULED,
                 name="AwaitingRetry",
-                message="its process gave no sign of life for two minutes",
+                message="its process gave no sign of life for three minutes",
             )
         ],
     )

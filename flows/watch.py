@@ -37,8 +37,8 @@ async def _register() -> None:
     beat = "prefect.flow-run.heartbeat"
     automation = AutomationCore(
         name=NAME,
-        description="A run whose process gave no sign of life for three minutes is given to the next "
-        "worker; it goes on in its workspace where it stopped.",
+        description="A run whose process gave no sign of life for three minutes is given to the "
+        "next worker; it goes on in its workspace where it stopped.",
         trigger=EventTrigger(
             after={beat},
             expect={beat, *(f"prefect.flow-run.{state}" for state in ENDED)},

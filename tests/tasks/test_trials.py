@@ -68,6 +68,7 @@ def run(folder: Path, out: Path, how: TrialSettings) -> tuple[ShardRef, dict[str
             ["losses", "elbow", "views", "map", "prototypes", "reconstructions"],
         ),
         ("pneumonia-contrastive", "own", ["losses", "prototypes"]),
+        ("mnist-contrastive", "own", ["losses", "prototypes"]),
         ("pneumonia-contrastive", "raw-pixels", ["elbow"]),
         ("pneumonia-contrastive", "resnet18", ["losses"]),
     ],

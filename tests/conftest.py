@@ -21,6 +21,14 @@ for name, value in PREFECT_DEFAULTS.items():  # before Prefect is imported for t
     os.environ.setdefault(name, value)
 
 ROOT = Path(__file__).parents[1]
+FORKING = ("test_tile_dataset.py", "test_s3.py")
+"""Tests with DataLoader workers: forked from a process that has run a Prefect flow, a worker ends
+with status 1 (PyTorch's own loader, too)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork come first, before any flow has run in their process."""
+    items.sort(key=lambda item: item.path.name not in FORKING)
 
 
 @pytest.fixture(scope="session")

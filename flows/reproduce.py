@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow, task, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, temporary_server
+from flows import artifacts, steps, temporary_server
 from flows.curate import MAX_SHARDS_AT_ONCE
 from flows.dask_cluster import dask_client, on_worker
 from flows.pictures import STEP
@@ -21,6 +21,7 @@ from tasks import film_study, films, reproduce_reports, reproduce_settings, tile
 from tasks.reproduce_settings import UNTRAINED, ReproduceSettings
 
 FILMS_PER_SHARD = 16
+MAX_MEGAPIXELS = 100.0
 
 
 def _run_name() -> str:
@@ -99,13 +100,13 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
         stride_px=None,
         edge="shift",
         black_samples_per_film=0,
-        max_film_megapixels=100.0,
+        max_film_megapixels=MAX_MEGAPIXELS,
         context="film",
     )
     uri = run.workspace.uri
     with run.stage("tiles") as stage:
         names = [s.name for s in shards]
-        futures = cut.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
+        futures = steps.cut.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
         cut_shards: list[ShardRef] = run.in_order("tiles", futures)
         stage.add(cut_shards)
     keys = [ref.key for ref in cut_shards]
@@ -137,7 +138,9 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
 def _find_films(run: RunRecord, settings: ReproduceSettings) -> tuple[Path, list[Any]]:
     with run.stage("films"):
         root, batches = films.find(settings.data)
-        futures = describe.map(list(range(len(batches))), batches)
+        futures = steps.describe.map(
+            list(range(len(batches))), batches, unmapped(MAX_MEGAPIXELS), unmapped({})
+        )
         described = [film for batch in run.in_order("headers", futures) for film in batch]
         found, warnings = films.join(described, root, films_csv=None, lesions_csv=None)
         films.write(run.workspace, found)
@@ -156,18 +159,6 @@ def run_trial(
 ) -> ShardRef:
     """Run one trial."""
     return on_worker(trials.run_trial, uri, folder, digest, settings)
-
-
-@task(task_run_name="headers {batch}", **STEP)
-def describe(batch: int, files: Any) -> Any:
-    """Read the headers of a batch of films."""
-    return on_worker(films.describe_batch, files, max_film_megapixels=100.0, known={})
-
-
-@task(task_run_name="tiles {name}", **STEP)
-def cut(name: str, uri: str, root: str, shard: Any, settings: tiles.TileSettings) -> ShardRef:
-    """Cut and screen a shard of films."""
-    return on_worker(tiles.cut_shard, uri, root, shard, settings)
 
 
 @task(task_run_name="study {name}", **STEP)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
@@ -131,7 +132,7 @@ def _scalar(number: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(ABC):
     """One kind of change. ``draw`` chooses values for each picture, ``apply`` makes the change.
 
     Ranges are written from the weakest to the strongest value.
@@ -151,9 +152,9 @@ class Operation:
         """Values of the change for each picture, each (n,)."""
         return {}
 
+    @abstractmethod
     def apply(self, batch: Tensor, values: Values) -> Tensor:
         """Change every picture of a batch by its values."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

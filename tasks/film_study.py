@@ -18,18 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from dask.system import CPU_COUNT
 
 from storage.errors import InputError, MammosiftError
 from storage.tile_shards import read_index, read_pixels
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
-from tasks import progress
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import agreement, drawing, thumbnails
+from tasks.resumable import fit_or_go_on
 
 if TYPE_CHECKING:
     from models.fitting import FitSettings
-    from models.training import EpochRecord
 
 KIND = "studies"
 FIGURES = "figures.json"
@@ -50,6 +48,7 @@ CODE = (
     "tasks.kernels.agreement",
     "tasks.kernels.drawing",
     "tasks.recipes",
+    "tasks.resumable",
 )
 RADII = {"0.5": 0.5, "0.9": 0.9}
 """scikit-learn's default, and the published one."""
@@ -199,8 +198,8 @@ class _Study:
     def _fit(self, network: Any, objective: Any, pixels: npt.NDArray[np.uint16]) -> None:
         """Train, holding a tenth out; a killed study's state is gone on from."""
         from models.autoencoder import count_parameters
-        from models.checkpoints import CheckpointError, to_bytes
-        from models.fitting import FitSettings, fit
+        from models.checkpoints import to_bytes
+        from models.fitting import FitSettings
         from models.optimizers import OptimizerSettings
         from models.tile_source import ArrayTiles
 
@@ -214,46 +213,26 @@ class _Study:
             precision=own.precision,
         )
         held_out = max(1, len(pixels) // 10)
-        workspace, state = self.writer.workspace, f"{self.aside}/state.safetensors"
-
-        def on_epoch(record: EpochRecord) -> None:
-            progress.report(
-                stage="trial",
-                name=f"ddsm-study {own.network}",
-                seed=own.seed,
-                epoch=record.epoch,
-                max_epochs=settings.max_epochs,
-                loss=record.training_loss,
-            )
-
-        def train(resume: bytes | None) -> Any:
-            return fit(
-                objective,
-                ArrayTiles(pixels[held_out:]),
-                settings,
-                seed=own.seed,
-                validation=ArrayTiles(pixels[:held_out]) if held_out > 1 else None,
-                checkpoint=lambda data: workspace.write_bytes(state, data),
-                resume=resume,
-                on_epoch=on_epoch,
-                n_threads=own.training_threads or CPU_COUNT,
-            )
-
-        first = {name: value.clone() for name, value in network.state_dict().items()}
-        try:
-            result = train(workspace.read_bytes(state) if workspace.exists(state) else None)
-        except CheckpointError:  # damaged, or of other code: from the start
-            network.load_state_dict(first)
-            workspace.fs.rm(workspace.path(state))
-            result = train(None)
+        result = fit_or_go_on(
+            objective,
+            ArrayTiles(pixels[held_out:]),
+            settings,
+            workspace=self.writer.workspace,
+            state=f"{self.aside}/state.safetensors",
+            name=f"ddsm-study {own.network}",
+            seed=own.seed,
+            validation=ArrayTiles(pixels[:held_out]) if held_out > 1 else None,
+            n_threads=own.training_threads,
+        )
         self.writer.write_bytes("weights.safetensors", to_bytes(network))
         history = [asdict(record) for record in result.history]
         self.writer.write_table("history.parquet", pa.Table.from_pylist(history))
         self._measure("first_loss", result.history[0].training_loss)
         self._measure("last_loss", result.history[-1].training_loss)
         series = {"training loss": [(r.epoch, r.training_loss) for r in result.history]}
-        if result.history[0].validation_loss is not None:
-            series["held out"] = [(r.epoch, r.validation_loss) for r in result.history]
+        held = [(r.epoch, r.validation_loss) for r in result.history]
+        if known := [(epoch, loss) for epoch, loss in held if loss is not None]:
+            series["held out"] = known
         self._png("losses", drawing.curves(series, across="epoch"))
         self.facts["training"] = {
             "parameters": count_parameters(network).total,

@@ -5,23 +5,15 @@ The same models are the commands' options, the TOML file's keys and the forms in
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
+
+from tasks.run_settings import RunSettings, whole_path
 
 
-class PictureSettings(BaseModel):
+class PictureSettings(RunSettings):
     """What any run over a folder of pictures is told. Frozen: a run cannot change it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: str = Field(
         title="Pictures",
@@ -82,23 +74,7 @@ class PictureSettings(BaseModel):
         ge=1,
     )
 
-    @field_validator("source", "out", "films_csv")
-    @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
-        if value is None or "://" in value:
-            return value
-        path = Path(value).expanduser()
-        if not path.is_absolute():
-            raise ValueError(
-                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
-                "give the whole path."
-            )
-        return str(path)
-
-    def only(self, *names: str) -> dict[str, Any]:
-        """These settings alone: what a stage depends on, and so what its shards' key is made of."""
-        return {name: getattr(self, name) for name in names}
+    _whole = field_validator("source", "out", "films_csv")(whole_path)
 
 
 class MeasureSettings(PictureSettings):

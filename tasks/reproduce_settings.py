@@ -6,11 +6,12 @@ The same model is the command's options, the TOML file's keys and the form in th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.published import EXPERIMENTS, RAW_PIXELS, SUPERVISED
+from tasks.run_settings import RunSettings, whole_path
 
 Name = Literal["mnist-conv", "mnist-contrastive", "pneumonia-contrastive", "ddsm-study"]
 Recipe = Literal["published", "own", "raw-pixels", "resnet18"]
@@ -18,10 +19,8 @@ UNTRAINED = (RAW_PIXELS, SUPERVISED)
 """Recipes whose length ``epochs`` does not change."""
 
 
-class ReproduceSettings(BaseModel):
+class ReproduceSettings(RunSettings):
     """What a reproduction is told. Frozen: a run cannot change it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name = Field(
         title="Experiment",
@@ -122,19 +121,7 @@ class ReproduceSettings(BaseModel):
         ge=1,
     )
 
-    @field_validator("data", "out", "truth")
-    @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
-        if value is None or "://" in value:
-            return value
-        path = Path(value).expanduser()
-        if not path.is_absolute():
-            raise ValueError(
-                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
-                "give the whole path."
-            )
-        return str(path)
+    _whole = field_validator("data", "out", "truth")(whole_path)
 
     @model_validator(mode="after")
     def _recipe_exists(self) -> ReproduceSettings:
@@ -156,10 +143,6 @@ class ReproduceSettings(BaseModel):
         if self.seeds is not None:
             return self.seeds
         return 1 if self.quick else EXPERIMENTS[self.name].seeds
-
-    def only(self, *names: str) -> dict[str, Any]:
-        """These settings alone: what a stage depends on, and so what its shards' key is made of."""
-        return {name: getattr(self, name) for name in names}
 
 
 def check_inputs(settings: ReproduceSettings) -> None:

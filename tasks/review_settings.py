@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from pydantic import Field, field_validator
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from tasks.run_settings import RunSettings, whole_path
 
 
-class ReviewSettings(BaseModel):
+class ReviewSettings(RunSettings):
     """What a review is told. Frozen: a run cannot change it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     workspace: str = Field(
         title="Workspace",
@@ -65,19 +62,7 @@ class ReviewSettings(BaseModel):
         le=7 * 24 * 60,
     )
 
-    @field_validator("workspace", "decisions")
-    @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
-        if value is None or "://" in value:
-            return value
-        path = Path(value).expanduser()
-        if not path.is_absolute():
-            raise ValueError(
-                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
-                "give the whole path."
-            )
-        return str(path)
+    _whole = field_validator("workspace", "decisions")(whole_path)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -90,7 +75,3 @@ class ReviewSettings(BaseModel):
     def is_decided(self) -> bool:
         """Whether there is something to apply, so that nobody has to be asked."""
         return self.decisions is not None or bool(self.thresholds)
-
-    def only(self, *names: str) -> dict[str, Any]:
-        """These settings alone."""
-        return {name: getattr(self, name) for name in names}

@@ -5,17 +5,11 @@ The same model is the command's options, the TOML file's keys and the form in th
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
+
+from tasks.run_settings import RunSettings, whole_path
 
 
 def _field(title: str, description: str, *, unit: str | None = None, **bounds: Any) -> Any:
@@ -26,10 +20,8 @@ def _field(title: str, description: str, *, unit: str | None = None, **bounds: A
     return Field(default, title=title, description=description, **bounds)
 
 
-class CurationSettings(BaseModel):
+class CurationSettings(RunSettings):
     """What a curation run is told. Frozen: a run cannot change it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # -- where -------------------------------------------------------------------------------
     source: str = _field(
@@ -284,19 +276,9 @@ class CurationSettings(BaseModel):
         le=7 * 24 * 60,
     )
 
-    @field_validator("source", "out", "films_csv", "lesions_csv", "exemplars", "verdicts")
-    @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A run may start anywhere (a worker of Prefect's starts in a folder that it removes)."""
-        if value is None or "://" in value:
-            return value
-        path = Path(value).expanduser()
-        if not path.is_absolute():
-            raise ValueError(
-                f"{info.field_name}={value!r} is relative, and a run may start in any folder; "
-                "give the whole path."
-            )
-        return str(path)
+    _whole = field_validator("source", "out", "films_csv", "lesions_csv", "exemplars", "verdicts")(
+        whole_path
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> CurationSettings:
@@ -321,7 +303,3 @@ class CurationSettings(BaseModel):
                 "their sum must be below 1."
             )
         return self
-
-    def only(self, *names: str) -> dict[str, Any]:
-        """These settings alone: what a stage depends on, and so what its shards' key is made of."""
-        return {name: getattr(self, name) for name in names}

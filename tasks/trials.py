@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from dask.system import CPU_COUNT
 
 from storage import image_sets
 from storage.image_sets import LabelledPictures
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
-from tasks import progress
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import drawing, thumbnails
 from tasks.published import OWN_RECIPE, PUBLISHED_RECIPE, RAW_PIXELS, SUPERVISED
+from tasks.resumable import fit_or_go_on
 
 if TYPE_CHECKING:
     from models.fitting import FitResult, FitSettings
     from models.objectives import Objective
-    from models.training import EpochRecord
 
 KIND = "trials"
 FIGURES = "figures.json"
@@ -47,6 +45,7 @@ CODE = (
     "storage.image_sets",
     "tasks.kernels.drawing",
     "tasks.recipes",
+    "tasks.resumable",
     "tasks.trials",
 )
 SHOWN = 12
@@ -343,42 +342,21 @@ class _Trial:
         from safetensors.torch import save
 
         from models.autoencoder import count_parameters
-        from models.checkpoints import CheckpointError, to_bytes
-        from models.fitting import fit
+        from models.checkpoints import to_bytes
         from models.tile_source import ArrayTiles
 
-        workspace, state = self.writer.workspace, f"{self.aside}/{phase}.safetensors"
-
-        def on_epoch(record: EpochRecord) -> None:
-            progress.report(
-                stage="trial",
-                name=f"{self.settings.experiment} {self.settings.recipe} {phase}",
-                seed=self.seed,
-                epoch=record.epoch,
-                max_epochs=settings.max_epochs,
-                loss=record.training_loss,
-            )
-
-        def train(resume: bytes | None) -> FitResult:
-            return fit(
-                objective,
-                ArrayTiles(pictures.pixels),
-                settings,
-                seed=self.seed,
-                validation=None if validation is None else ArrayTiles(validation.pixels),
-                checkpoint=lambda data: workspace.write_bytes(state, data),
-                resume=resume,
-                on_epoch=on_epoch,
-                n_threads=self.settings.training_threads or CPU_COUNT,
-            )
-
-        first = {name: value.clone() for name, value in objective.network.state_dict().items()}
-        try:
-            result = train(workspace.read_bytes(state) if workspace.exists(state) else None)
-        except CheckpointError:  # damaged, or of other code: from the start
-            objective.network.load_state_dict(first)
-            workspace.fs.rm(workspace.path(state))
-            result = train(None)
+        own = self.settings
+        result = fit_or_go_on(
+            objective,
+            ArrayTiles(pictures.pixels),
+            settings,
+            workspace=self.writer.workspace,
+            state=f"{self.aside}/{phase}.safetensors",
+            name=f"{own.experiment} {own.recipe} {phase}",
+            seed=self.seed,
+            validation=None if validation is None else ArrayTiles(validation.pixels),
+            n_threads=own.training_threads,
+        )
         self.writer.write_bytes(f"{phase}.safetensors", to_bytes(objective.network))
         self.writer.write_bytes(f"{phase}-best.safetensors", save(result.best))
         self.history += [{"phase": phase, **asdict(record)} for record in result.history]

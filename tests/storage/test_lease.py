@@ -17,13 +17,20 @@ from storage.errors import WorkspaceError, WorkspaceInUse
 from storage.workspace import Workspace
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SETTLE_S", "ASK_AGAIN_S", "RENEW_S"):
+        monkeypatch.setattr(lease, name, 0.05)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Workspace:
+    """Where other processes see it, and only one can create a file."""
+    return Workspace.create(tmp_path / "w")
+
+
 @pytest.fixture(params=["local", "memory"])
-def workspace(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Workspace:
-    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
-    monkeypatch.setattr(lease, "ASK_AGAIN_S", 0.05)
-    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
     where = tmp_path / "w" if request.param == "local" else f"memory://{tmp_path.name}/w"
     return Workspace.create(where)
 
@@ -66,9 +73,7 @@ def test_a_run_that_waits_begins_when_the_other_has_ended(workspace: Workspace) 
     assert "run first" in told[0]
 
 
-def test_the_lease_of_a_process_that_was_killed_is_taken_over(workspace: Workspace) -> None:
-    if not workspace.is_local:
-        pytest.skip("another process does not see this memory")
+def test_the_lease_of_a_process_that_was_killed_is_taken_over(on_disk: Workspace) -> None:
     program = (
         "import sys, time\n"
         "from storage import lease\n"
@@ -78,17 +83,17 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over(workspace: Workspa
         "    time.sleep(600)\n"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, workspace.uri], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, on_disk.uri], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(WorkspaceInUse, match="run killed"), lease.hold(workspace, "mine"):
+    with pytest.raises(WorkspaceInUse, match="run killed"), lease.hold(on_disk, "mine"):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with lease.hold(workspace, "mine"):
-        assert lease.read(workspace)["run_id"] == "mine"
+    with lease.hold(on_disk, "mine"):
+        assert lease.read(on_disk)["run_id"] == "mine"
 
 
 @pytest.mark.parametrize(("age_s", "free"), [(30.0, False), (lease.STALE_S + 60, True)])
@@ -137,16 +142,14 @@ def test_a_file_that_is_no_lease_is_not_taken_for_free(workspace: Workspace) -> 
     assert lease.is_stale(found), "no machine renews it"
 
 
-def test_of_many_that_come_at_once_one_holds_it(workspace: Workspace) -> None:
-    if not workspace.is_local:
-        pytest.skip("an object store without conditional writes decides by the last writer")
+def test_of_many_that_come_at_once_one_holds_it(on_disk: Workspace) -> None:
     inside: list[int] = []
     most: list[int] = []
     refused: list[int] = []
 
     def come(i: int) -> None:
         try:
-            with lease.hold(workspace, f"run{i}"):
+            with lease.hold(on_disk, f"run{i}"):
                 inside.append(i)
                 most.append(len(inside))
                 time.sleep(0.1)
@@ -154,7 +157,7 @@ def test_of_many_that_come_at_once_one_holds_it(workspace: Workspace) -> None:
         except WorkspaceInUse:
             refused.append(i)
 
-    of_another_machine(workspace, age_s=lease.STALE_S + 60)
+    of_another_machine(on_disk, age_s=lease.STALE_S + 60)
     runs = [threading.Thread(target=come, args=(i,)) for i in range(8)]
     for run in runs:
         run.start()

@@ -1,0 +1,88 @@
+"""A training that writes its state after each epoch, and goes on from a killed one's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dask.system import CPU_COUNT
+
+from storage.workspace import Workspace
+from tasks import progress
+
+if TYPE_CHECKING:
+    from models.fitting import FitResult, FitSettings
+    from models.objectives import Objective
+    from models.tile_source import TileSource
+    from models.training import EpochRecord
+
+
+def fit_or_go_on(
+    objective: Objective,
+    tiles: TileSource,
+    settings: FitSettings,
+    *,
+    workspace: Workspace,
+    state: str,
+    name: str,
+    seed: int,
+    validation: TileSource | None,
+    n_threads: int | None,
+) -> FitResult:
+    """Train the network of an objective.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its network is trained in place.
+    tiles, validation : TileSource
+        To train on, and to validate on.
+    settings : FitSettings
+        How.
+    workspace, state : Workspace, str
+        Where the state lies between epochs. One that is damaged, or of other code, is removed, and
+        training begins anew.
+    name : str
+        Of the training, for those who follow it.
+    seed : int
+        Draws everything.
+    n_threads : int or None
+        None is one a core.
+
+    Returns
+    -------
+    FitResult
+    """
+    from models.checkpoints import CheckpointError
+    from models.fitting import fit
+
+    def on_epoch(record: EpochRecord) -> None:
+        progress.report(
+            stage="trial",
+            name=name,
+            seed=seed,
+            epoch=record.epoch,
+            max_epochs=settings.max_epochs,
+            loss=record.training_loss,
+        )
+
+    def train(resume: bytes | None) -> FitResult:
+        return fit(
+            objective,
+            tiles,
+            settings,
+            seed=seed,
+            validation=validation,
+            checkpoint=lambda data: workspace.write_bytes(state, data),
+            resume=resume,
+            on_epoch=on_epoch,
+            n_threads=n_threads or CPU_COUNT,
+        )
+
+    network = objective.network
+    first = {key: value.clone() for key, value in network.state_dict().items()}
+    try:
+        return train(workspace.read_bytes(state) if workspace.exists(state) else None)
+    except CheckpointError:
+        network.load_state_dict(first)
+        workspace.fs.rm(workspace.path(state))
+        return train(None)

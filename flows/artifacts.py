@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.futures import as_completed
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
 from storage.records import Mammogram
-from storage.workspace import ShardRef
 from tasks import progress
 from tasks.review_page.contact import Contact
 
 ROWS_SHOWN = 200
 SHEETS_SHOWN = 30
-
-
-def follow(stage: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """Number and result of each shard of a stage as it is done; one log line and one tick each.
-
-    Raises
-    ------
-    Exception
-        Whatever the first shard that failed for good raised.
-    """
-    ordered = list(futures)
-    number = {future.task_run_id: i for i, future in enumerate(ordered)}
-    if not ordered:
-        return
-    logger = get_run_logger()
-    bar: Any = create_progress_artifact(0.0, key=f"progress-{stage}", description=f"Stage {stage}")
-    started = time.monotonic()
-    for done, future in enumerate(as_completed(ordered), start=1):
-        result = future.result()
-        logger.info(
-            "%s %d/%d%s, about %s left",
-            stage,
-            done,
-            len(ordered),
-            _describe(result),
-            _duration((time.monotonic() - started) / done * (len(ordered) - done)),
-        )
-        update_progress_artifact(bar, 100.0 * done / len(ordered))
-        yield number[future.task_run_id], result
 
 
 def listen(client: Any) -> None:
@@ -206,21 +169,3 @@ def reviewed(before: dict[str, int], after: dict[str, int], run_id: str, report:
 def plain(text: str) -> str:
     """Text of somebody's own in Markdown, taken as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", text)
-
-
-def _describe(result: Any) -> str:
-    if isinstance(result, ShardRef):
-        counts = ", ".join(f"{n} {name}" for name, n in result.counts.items() if n)
-        where = "already there" if result.reused else f"{result.seconds:.1f} s"
-        return f": {counts}; {where}"
-    if isinstance(result, list):
-        return f": {len(result)} files"
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

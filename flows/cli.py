@@ -19,7 +19,6 @@ NOT_MISSED = ("duplicate_film", "not_a_film")
 """Exclusions that take no film away: copies, and the crops and masks that belong to a film."""
 
 DONE, FAILED, BAD_ARGUMENTS, DONE_WITH_EXCLUSIONS = 0, 1, 2, 3
-FAILED = 1
 INTERRUPTED = 130
 
 app = typer.Typer(

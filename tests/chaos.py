@@ -17,6 +17,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cv2
 import httpx
@@ -58,6 +59,7 @@ class Run:
 
     process: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
+    started: ClassVar[list[subprocess.Popen[str]]] = []
 
     @classmethod
     def start(
@@ -76,6 +78,7 @@ class Run:
             env=env,
         )
         run = cls(process)
+        cls.started.append(process)
         threading.Thread(target=run._listen, daemon=True).start()
         return run
 
@@ -101,6 +104,14 @@ class Run:
         except subprocess.TimeoutExpired:
             print("".join(self.said[-20:]), file=sys.stderr)
             raise SystemExit("a run hung: no fault may do that") from None
+
+    @classmethod
+    def end_all(cls) -> None:
+        """End what still runs, where we are stopped ourselves."""
+        for process in cls.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait()
 
     def begin(self) -> None:
         """Wait until the films are being looked at, or it has ended."""
@@ -141,8 +152,9 @@ class Standing:
 class Cluster(Standing):
     """A Dask scheduler with two workers; one of them behind a network that can be cut."""
 
-    NAMESPACE, OUTSIDE, INSIDE = "mammosift-chaos", "mmchaos0", "mmchaos1"
-    HERE, THERE = "10.77.77.1", "10.77.77.2"
+    OWN = os.getpid() % 250
+    NAMESPACE, OUTSIDE, INSIDE = f"mammosift-chaos-{OWN}", f"mmchaos{OWN}a", f"mmchaos{OWN}b"
+    HERE, THERE = f"10.77.{OWN}.1", f"10.77.{OWN}.2"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -201,8 +213,9 @@ class Cluster(Standing):
     def remove(self) -> None:
         """End everything, and take the network away."""
         self.stop()
-        _ip("link", "del", self.OUTSIDE)
-        _ip("netns", "del", self.NAMESPACE)
+        if self.has_network:
+            _ip("link", "del", self.OUTSIDE)
+            _ip("netns", "del", self.NAMESPACE)
 
 
 class Server(Standing):
@@ -375,10 +388,14 @@ class Watch:
 class Chaos:
     """Films, the undisturbed manifest, and what the faults need."""
 
-    def __init__(self, folder: Path, films: int) -> None:
+    def __init__(self, folder: Path, films: int, undone: contextlib.ExitStack) -> None:
         self.folder, self.films, self.home = folder, folder / "films", folder / "prefect"
         make_films(self.films, films)
-        self.cluster, self.server = Cluster(folder), Server(folder)
+        undone.callback(Run.end_all)
+        self.server = Server(folder)
+        undone.callback(self.server.stop)
+        self.cluster = Cluster(folder)
+        undone.callback(self.cluster.remove)
         self.disk = folder / "small-disk"
         self.has_disk = _mounted(self.disk)
         self._timers: list[threading.Timer] = []
@@ -495,8 +512,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), metavar="KIND")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mammosift-chaos-") as folder, _folder(folder) as path:
-        chaos = Chaos(path, given.films)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    with (
+        tempfile.TemporaryDirectory(prefix="mammosift-chaos-") as folder,
+        _folder(folder) as path,
+        contextlib.ExitStack() as undone,
+    ):
+        chaos = Chaos(path, given.films, undone)
         kinds = [k for k in given.only or FAULTS if chaos.can(k)]
         print(f"{given.films} films, seed {given.seed}; undisturbed: {chaos.seconds:.0f} s")
         for kind in given.only or FAULTS:
@@ -524,7 +546,6 @@ def main() -> int:
             end = "ended well" if whole else "DID NOT END WELL"
             print(f"| | {number} | *{end}, manifest {'identical' if same else 'DIFFERENT'}* | "
                   f"{seconds:.0f} s | | | |", flush=True)  # fmt: skip
-        chaos.cluster.remove()
     print(f"faults {given.faults}, recovered {recovered}, identical {identical}")
     return 0 if recovered == identical == given.faults else 1
 

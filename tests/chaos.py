@@ -49,7 +49,7 @@ SETTINGS = {
 }
 BEGUN = "headers 1/"
 LIMIT_S, TRIES, STALLED_S = 900.0, 4, 120.0
-FROZEN_S, AWAY_S, CUT_S = 15.0, 5.0, 60.0
+FROZEN_S, AWAY_S, CUT_S, LOOK_S = 15.0, 5.0, 60.0, 0.2
 SMALL_DISK_MB = 600
 
 
@@ -366,7 +366,7 @@ class Watch:
         self._thread.start()
 
     def _look(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(LOOK_S):
             n = len(finished_shards(self.out))
             if n > self.steps[-1][1]:
                 self.steps.append((time.monotonic(), n))
@@ -571,11 +571,15 @@ def manifest_bytes(out: Path) -> bytes:
 
 
 def finished_shards(out: Path) -> dict[str, int]:
-    marks = [m for m in out.rglob(COMPLETE) if ".partial" not in str(m)]
+    """Every shard that is marked complete, and when its mark was written."""
     found = {}
-    for mark in marks:
-        with contextlib.suppress(FileNotFoundError):
-            found[str(mark.relative_to(out))] = mark.stat().st_mtime_ns
+    for folder, folders, files in os.walk(out):  # what goes away meanwhile is no error to it
+        folders[:] = [name for name in folders if ".partial" not in name]
+        if COMPLETE in files:
+            mark = Path(folder) / COMPLETE
+            folders.clear()
+            with contextlib.suppress(FileNotFoundError):
+                found[str(mark.relative_to(out))] = mark.stat().st_mtime_ns
     return found
 
 

@@ -121,12 +121,9 @@ class Charts:
 
     def tiles(self, name: str, rows: Iterable[npt.NDArray[np.floating]]) -> None:
         """Put small pictures below each other; see `drawing.rows_of_tiles`."""
-        self.write(name, drawing.rows_of_tiles(list(rows)))
-
-    def write(self, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        """Write one picture as PNG."""
-        self.writer.write_bytes(f"{name}.png", thumbnails.png(picture))
+        data = thumbnails.png(drawing.rows_of_tiles(list(rows)))
+        self.writer.write_bytes(f"{name}.png", data)
 
     def _both(self, name: str, draw: Any) -> None:
-        self.write(name, draw(False))
-        self.write(f"{name}-dark", draw(True))
+        for ending, dark in (("", False), ("-dark", True)):
+            self.writer.write_bytes(f"{name}{ending}.png", drawing.png(draw(dark)))

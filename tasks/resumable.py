@@ -75,10 +75,11 @@ def fit_or_go_on(
     -------
     FitResult
     """
+    from models.checkpoints import copied, load_into
     from models.fitting import fit
 
     network = objective.network
-    first = {key: value.clone() for key, value in network.state_dict().items()}
+    first = copied(network.state_dict())
 
     def on_epoch(record: EpochRecord) -> None:
         progress.report(
@@ -91,7 +92,7 @@ def fit_or_go_on(
         )
 
     def train(resume: bytes | None) -> FitResult:
-        network.load_state_dict(first)
+        load_into(network, first, what="first weights")
         return fit(
             objective,
             tiles,

@@ -162,6 +162,18 @@ def rows_of_tiles(rows: Sequence[npt.NDArray[np.floating]]) -> Picture:
     return contact_sheet(large, per_row=len(rows[0]))
 
 
+def png(picture: Picture) -> bytes:
+    """PNG bytes of a chart, BGR: of 64 colours, which makes a fifth of the bytes of all."""
+    import io
+
+    from PIL import Image
+
+    few = Image.fromarray(picture[..., ::-1]).quantize(64, dither=Image.Dither.NONE)
+    data = io.BytesIO()
+    few.save(data, "PNG", optimize=True)
+    return data.getvalue()
+
+
 def grouped(
     labels: npt.NDArray[np.integer], *, most: int = 10, rest: str = "other"
 ) -> dict[str, npt.NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -29,6 +30,13 @@ def test_the_same_points_give_the_same_picture() -> None:
     axes = {"across": "x", "up": "y", "legend": "cluster"}
     first, second = (drawing.scatter(points, groups, **axes) for _ in range(2))  # type: ignore[arg-type]
     assert (first == second).all()
+
+
+def test_a_charts_png_has_its_colours_nearly() -> None:
+    picture = drawing.curves({"loss": [(1, 2.0), (2, 1.0)]}, across="epoch", up="loss")
+    read = cv2.imdecode(np.frombuffer(drawing.png(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert read.shape == picture.shape
+    assert np.abs(read.astype(int) - picture).mean() < 1
 
 
 def test_each_of_ten_groups_has_a_colour_and_a_marker_of_its_own() -> None:

@@ -28,6 +28,7 @@ from tasks import (
     reports,
     scorers,
     shortcuts,
+    tile_augmentations,
     tiles,
 )
 
@@ -252,6 +253,18 @@ def decide(
         scorer=scorer,
         duplicates=duplicates,
     )
+
+
+@task(
+    task_run_name="augment {tile_key}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+def augment(uri: str, tile_key: str, settings: tile_augmentations.TileCopySettings) -> ShardRef:
+    """Write augmented copies of a shard's training tiles."""
+    return on_worker(tile_augmentations.augment_tiles, uri, tile_key, settings)
 
 
 @task(

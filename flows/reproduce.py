@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, steps, temporary_server
 from flows.curate import MAX_SHARDS_AT_ONCE
-from flows.dask_cluster import dask_client, on_worker
+from flows.dask_cluster import dask_client, on_gpu_worker, on_worker
 from flows.pictures import STEP
 from flows.run_record import RunRecord
 from storage import image_sets
@@ -158,7 +158,7 @@ def run_trial(
     name: str, uri: str, folder: str, digest: str, settings: trials.TrialSettings
 ) -> ShardRef:
     """Run one trial."""
-    return on_worker(trials.run_trial, uri, folder, digest, settings)
+    return on_gpu_worker(trials.run_trial, uri, folder, digest, settings)
 
 
 @task(task_run_name="study {name}", **STEP)
@@ -171,7 +171,7 @@ def study(
     settings: film_study.StudySettings,
 ) -> ShardRef:
     """Train one network on tiles, and see what DBSCAN makes of its embeddings."""
-    return on_worker(film_study.run_study, uri, tile_keys, sources, truth, settings)
+    return on_gpu_worker(film_study.run_study, uri, tile_keys, sources, truth, settings)
 
 
 @task(task_run_name="report", **STEP)

@@ -13,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from flows.dask_cluster import EndsWorkers, on_worker
+from flows.dask_cluster import EndsWorkers, on_gpu_worker, on_worker
 from storage import quarantine
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
@@ -106,7 +106,7 @@ def train(
     settings: encoders.EncoderSettings,
 ) -> ShardRef:
     """Train the autoencoder."""
-    return on_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
+    return on_gpu_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
 
 
 @task(
@@ -139,7 +139,7 @@ def learn(
 )
 def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
     """Encode the tiles of a shard."""
-    return on_worker(encoders.embed_shard, uri, tile_key, encoder)
+    return on_gpu_worker(encoders.embed_shard, uri, tile_key, encoder)
 
 
 @task(

@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
-from storage import collections
+from storage import augmented, collections
 from storage.errors import MammosiftError
 from storage.manifest import ManifestWriter, recover
 from storage.records import FilmShard, Mammogram
@@ -32,6 +32,7 @@ from tasks import (
     films,
     reviews,
     scorers,
+    tile_augmentations,
     tiles,
 )
 from tasks.planning import MOST_TASKS
@@ -365,8 +366,27 @@ def publish(
         run.facts["lesions"] = decisions.count_guarded(parts)
         run.facts["review"] = decisions.count_verdicts(parts)
         run.check()
+        augmented.withdraw(workspace)
         ManifestWriter(workspace, staging).publish()
     artifacts.verdicts(run.facts["review"])
+    _augment(run, tile_refs)
+
+
+def _augment(run: RunRecord, tile_refs: list[ShardRef]) -> None:
+    """Write altered copies of the training tiles of some labels, where the settings ask for it."""
+    settings, uri = run.settings, run.workspace.uri
+    if not settings.augment_copies:
+        return
+    how = tile_augmentations.TileCopySettings(
+        settings.labels_to_copy, settings.augment_copies, settings.copy_operations, settings.seed
+    )
+    with run.stage("augmented") as stage:
+        made = run.in_order("augmented", lambda ref: steps.augment(uri, ref.key, how), tile_refs)
+        stage.add(made)
+        tile_augmentations.publish(uri, [ref.key for ref in made], run.run_id)
+    run.facts["augmented"] = {
+        name: sum(ref.counts[name] for ref in made) for name in ("tiles", "copies")
+    }
 
 
 def audit(run: RunRecord, tile_refs: list[ShardRef]) -> None:

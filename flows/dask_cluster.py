@@ -89,9 +89,34 @@ def on_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     OutOfSpace
         The disk that it writes to is full.
     """
-    from distributed import KilledWorker, default_client
+    from distributed import default_client
 
-    future = default_client().submit(step, *args, pure=False, **kwargs)
+    return _result(step, default_client().submit(step, *args, pure=False, **kwargs))
+
+
+def on_gpu_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a step where it finds a GPU, if the cluster has one, and wait for it; see `on_worker`.
+
+    A worker with a GPU is one that was started with ``--resources GPU=1``: it gets one such step at
+    a time. Where none is up at this moment, the step runs on any worker.
+    """
+    from distributed import default_client
+
+    client = default_client()
+    future = client.submit(step, *args, pure=False, resources=gpu_resources(client), **kwargs)
+    return _result(step, future)
+
+
+def gpu_resources(client: Any) -> dict[str, float] | None:
+    """What a step that wants a GPU asks of Dask; None where no worker has one."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    has_gpu = any((worker.get("resources") or {}).get("GPU", 0) >= 1 for worker in workers)
+    return {"GPU": 1} if has_gpu else None
+
+
+def _result(step: Callable[..., R], future: Any) -> R:
+    from distributed import KilledWorker
+
     try:
         result: R = future.result()
     except KilledWorker as e:

@@ -10,7 +10,7 @@ from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, steps, temporary_server
-from flows.dask_cluster import dask_client, on_worker
+from flows.dask_cluster import dask_client, on_gpu_worker, on_worker
 from flows.run_record import RunRecord
 from flows.shards import STEP
 from storage import image_sets
@@ -82,7 +82,7 @@ def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
         uri = run.workspace.uri
         refs = run.in_order(
             "trials",
-            lambda how: on_worker(trials.run_trial, uri, settings.data, digest, how),
+            lambda how: on_gpu_worker(trials.run_trial, uri, settings.data, digest, how),
             wanted,
         )
         stage.add(refs)
@@ -122,7 +122,9 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
         ]
         refs = run.in_order(
             "studies",
-            lambda how: on_worker(film_study.run_study, uri, keys, sources, settings.truth, how),
+            lambda how: on_gpu_worker(
+                film_study.run_study, uri, keys, sources, settings.truth, how
+            ),
             wanted,
         )
         stage.add(refs)

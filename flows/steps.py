@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect import task
 
-from flows.dask_cluster import EndsWorkers, on_worker
+from flows.dask_cluster import EndsWorkers, on_gpu_worker, on_worker
 from flows.shards import STEP
 from storage import quarantine
 from storage.records import FilmShard, Mammogram
@@ -27,6 +27,7 @@ from tasks import (
     reports,
     scorers,
     shortcuts,
+    tile_augmentations,
     tiles,
 )
 
@@ -74,7 +75,7 @@ def train(
     settings: encoders.EncoderSettings,
 ) -> ShardRef:
     """Train the autoencoder."""
-    return on_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
+    return on_gpu_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
 
 
 @task(task_run_name="learn annotations", **STEP)
@@ -94,7 +95,7 @@ def learn(
 
 def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
     """Encode the tiles of a shard."""
-    return on_worker(encoders.embed_shard, uri, tile_key, encoder)
+    return on_gpu_worker(encoders.embed_shard, uri, tile_key, encoder)
 
 
 @task(task_run_name="cluster", **STEP)
@@ -177,6 +178,11 @@ def decide(
         scorer=scorer,
         duplicates=duplicates,
     )
+
+
+def augment(uri: str, tile_key: str, settings: tile_augmentations.TileCopySettings) -> ShardRef:
+    """Write augmented copies of a shard's training tiles."""
+    return on_worker(tile_augmentations.augment_tiles, uri, tile_key, settings)
 
 
 @task(task_run_name="shortcuts", **STEP)

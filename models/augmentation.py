@@ -33,6 +33,8 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64)
 _BITS_24 = (1 << 24) - 1
 _ROTATION_PADDING = "reflection"
+RESCUE_STREAM = 901
+"""Of random numbers, apart from those of the operations."""
 
 
 # -- random numbers --------------------------------------------------------------------------------
@@ -495,6 +497,30 @@ def apply(batch: Tensor, choices: Sequence[Choice]) -> Tensor:
             changed = choice.operation.apply(batch[rows], values).clamp(0, 1)
             batch = batch.index_copy(0, rows, changed)
     return batch
+
+
+def with_one_at_least(choices: Sequence[Choice], seeds: Tensor, *, channels: int) -> list[Choice]:
+    """Choose one operation for each picture that none was drawn for, so that no copy is equal.
+
+    Parameters
+    ----------
+    choices : sequence of Choice
+        Of `Augmentation.draw`.
+    seeds : int64, (n,)
+        Those that they were drawn by.
+    channels : int
+        Operations of colour do nothing to one channel, and are not chosen.
+    """
+    usable = [i for i, c in enumerate(choices) if channels == 3 or not c.operation.needs_colour]
+    if not usable:
+        return list(choices)
+    none = ~torch.stack([choices[i].chosen for i in usable]).any(dim=0)
+    picked = (Draws(seeds, stream=RESCUE_STREAM).uniform() * len(usable)).long()
+    out = list(choices)
+    for place, i in enumerate(usable):
+        rescued = choices[i].chosen | (none & (picked == place))
+        out[i] = Choice(choices[i].operation, rescued, choices[i].values)
+    return out
 
 
 def lineage(choices: Sequence[Choice], row: int, *, channels: int) -> list[dict[str, Any]]:

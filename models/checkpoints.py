@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -122,3 +123,40 @@ def _name(model: nn.Module) -> str:
 def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring tensors to the CPU, row by row in memory whatever their order was before."""
     return {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+
+
+def require_same(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse the state of another training; both are what their identities say."""
+    differing = [key for key in wanted if stored.get(key) != wanted[key]]
+    if differing:
+        what = "; ".join(f"{key} was {stored.get(key)}, is {wanted[key]}" for key in differing)
+        raise CheckpointError(
+            f"The training state to resume is from another training: {what}. Train afresh."
+        )
+
+
+def read_header(data: bytes) -> dict[str, Any]:
+    """Read the metadata of a training state's bytes that `read_tensors` has found sound.
+
+    The format: 8 bytes little-endian length, then that many bytes of JSON.
+    """
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header: dict[str, Any] = json.loads(
+            json.loads(data[8 : 8 + length])["__metadata__"]["training"]
+        )
+        for name in ("identity", "history", "numbers", "groups", "position"):
+            header[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"These bytes are no training state: {error!r}.") from error
+    return header
+
+
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin so, the prefix taken off."""
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors, apart from what they were computed of."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -24,22 +24,22 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.autoencoder import network_input, place
-from models.checkpoints import CheckpointError, load_into, plain_tensors, read_tensors
+from models.checkpoints import (
+    CheckpointError,
+    copied,
+    load_into,
+    plain_tensors,
+    read_header,
+    read_tensors,
+    require_same,
+    with_prefix,
+)
 from models.devices import Precision, autocast, autocast_dtype, default_device, repeatable, threads
+from models.epochs import EpochRecord, batches, epoch_order, require_finite
 from models.objectives import Objective
 from models.optimizers import OptimizerSettings, ScheduleSettings, make_optimizer
 from models.parallel import ALONE, Ranks, synced
 from models.tile_source import TileSource
-from models.training import (
-    EpochRecord,
-    batches,
-    copied,
-    epoch_order,
-    read_header,
-    require_finite,
-    require_same,
-    with_prefix,
-)
 
 VALIDATION_STEP = 2**31
 """Stands for the step's number where validation draws."""
@@ -335,10 +335,11 @@ class _Run:
         epoch = len(state.history) + 1
         steps = self._steps(epoch)
         every = self.settings.checkpoint_every_steps
-        rate = 0.0
+        rate = self._rate(epoch - 1 + (len(steps) - 1) / len(steps))  # of the last step
         state.network.train()
         for number, images, rows in self._read(steps, state.steps_done):
-            rate = self._set_rate(state.optimizer, epoch - 1 + number / len(steps))
+            rate = self._rate(epoch - 1 + number / len(steps))
+            _set_rate(state.optimizer, rate)
             value = self._step(state, images, rows, epoch, number)
             require_finite(value, epoch, rate, self.settings.precision, "training")
             state.total += value * len(rows)
@@ -381,11 +382,9 @@ class _Run:
                 waiting = ahead.submit(read, number + 1) if following else None
                 yield number, batch, steps[number]
 
-    def _set_rate(self, optimizer: torch.optim.Optimizer, epochs_done: float) -> float:
-        rate = self.settings.schedule.rate(self.settings.optimizer.learning_rate, epochs_done)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+    def _rate(self, epochs_done: float) -> float:
+        peak = self.settings.optimizer.learning_rate
+        return self.settings.schedule.rate(peak, epochs_done)
 
     def _step(
         self,
@@ -426,6 +425,11 @@ class _Run:
             torch.manual_seed(_step_seed(self.seed, 0, VALIDATION_STEP + int(rows[0])))
             total += float(self._loss(source.read(rows), rows, 0).item()) * len(rows)
         return total / len(source)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _step_seed(seed: int, epoch: int, number: int) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage import augmented as copies_of
 from storage.errors import ShardError
 from storage.manifest import SPLITS, Filters, read_manifest
 from storage.tile_shards import KIND, Tiles
@@ -31,7 +32,7 @@ MAX_CHUNK_BYTES = 64 * 2**20
 SPARSE_SHARE = 0.25
 """Where fewer of a block's rows are wanted, only the chunks that hold them are read."""
 
-_URI = re.compile(rf"{KIND}/([0-9a-zA-Z_-]+)/([0-9a-zA-Z_.-]+\.zarr)")
+_URI = re.compile(rf"({KIND}|{copies_of.KIND})/([0-9a-zA-Z_-]+)/([0-9a-zA-Z_.-]+\.zarr)")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class PublishedTiles:
         Decisions that are let through; None: all.
     columns : sequence of str, optional
         Columns of `table` beside ``NEEDED``; default: no more. ``("*",)``: all.
+    augmented : bool
+        Also the augmented copies of the tiles wanted. A copy has its tile's row but for ``tile_id``
+        and its pixels; `table` then has the column ``source_tile_id``, null for the tiles
+        themselves.
 
     Attributes
     ----------
@@ -98,6 +103,7 @@ class PublishedTiles:
         filters: Filters | None = None,
         decisions: Sequence[str] | None = ("keep",),
         columns: Sequence[str] = (),
+        augmented: bool = False,
     ) -> None:
         opened = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
         splits = _choice("split", (split,) if isinstance(split, str) else split, SPLITS)
@@ -110,6 +116,8 @@ class PublishedTiles:
             table = table.filter(pc.is_in(table["decision"], pa.array(decided)))
         stored = table.filter(pc.is_valid(table["pixels_uri"]))
         self.without_pixels = table.num_rows - stored.num_rows
+        if augmented:
+            stored = _with_copies(opened, stored)
         order = [("pixels_uri", "ascending"), ("pixels_index", "ascending")]
         self.table: pa.Table = stored.sort_by(order).combine_chunks()
         self._uri = opened.uri
@@ -162,9 +170,9 @@ class PublishedTiles:
             )
         if self._workspace is None:
             self._workspace = Workspace.open(self._uri)
-        shard = self._workspace.shard(KIND, parts[1])
+        shard = self._workspace.shard(parts[1], parts[2])
         shard.check()
-        array = shard.array(parts[2])
+        array = shard.array(parts[3])
         shape, chunks = tuple(array.shape), tuple(array.chunks)
         sound = (
             len(shape) == 3
@@ -291,6 +299,28 @@ def tiles(
     for number, block in enumerate(found.blocks):
         rows = found.table.slice(block.first, len(block)).to_pylist()
         yield from zip(found.read_block(number), rows, strict=True)
+
+
+def _with_copies(workspace: Workspace, stored: pa.Table) -> pa.Table:
+    """Rows of tiles, and behind them those of their copies."""
+    run_ids = pc.unique(read_manifest(workspace, ["run_id"])["run_id"]).to_pylist()
+    copies = copies_of.read(workspace, run_ids)
+    place = pc.index_in(copies["source_tile_id"], value_set=stored["tile_id"].combine_chunks())
+    known = pc.is_valid(place)
+    copies, place = copies.filter(known), place.filter(known)
+    rows = stored.take(place)
+    if any(part != "train" for part in pc.unique(rows["split"]).to_pylist()):
+        raise ShardError(
+            f"{workspace.path(copies_of.TABLE)} names copies of tiles that are not in the training "
+            "part. It was altered: run again to publish it."
+        )
+    for name in ("tile_id", "pixels_uri", "pixels_index"):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.field(name), copies[name])
+    sources = "source_tile_id"
+    none = pa.nulls(len(stored), pa.string())
+    return pa.concat_tables(
+        [stored.append_column(sources, none), rows.append_column(sources, copies[sources])]
+    )
 
 
 def _rows_at_once(array: Any) -> int:

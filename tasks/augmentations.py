@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from models import augmentation
-from models.augmentation import Augmentation, Choice, Draws, Operation
+from models.augmentation import Augmentation, Choice, Draws
 from storage import photographs
 from storage.copy_shards import (
     COPIES,
@@ -36,6 +36,7 @@ from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import regions, thumbnails
+from tasks.operations import operation_of
 from tasks.picture_settings import OPERATION_OPTIONS
 
 MIX = "mix"
@@ -44,7 +45,7 @@ PREVIEWED = 3
 PREVIEW_PX = 220
 FIRST_COPY = 1000
 """Number of the view that is the first random copy; those below are of single operations."""
-MIX_STREAM, RESCUE_STREAM = 900, 901
+MIX_STREAM = 900
 """Of random numbers, apart from those of the operations."""
 
 
@@ -77,40 +78,6 @@ class View:
     def is_random(self) -> bool:
         """Whether it combines all operations."""
         return self.number >= FIRST_COPY
-
-
-def operation_of(name: str, value: float, *, probability: float) -> Operation:
-    """Operation of an option of the command, whose strongest form is the value given.
-
-    Parameters
-    ----------
-    name : str
-        Of `OPERATION_OPTIONS`, without ``mix``.
-    value : float
-        As `AugmentSettings` describes it.
-    probability : float
-        That a picture is changed.
-    """
-    if name == "rotate" and value % 90 == 0:
-        quarter = int(value // 90) % 4
-        turns = tuple(dict.fromkeys(quarter * n % 4 for n in (1, 2, 3)))
-        kept = tuple(t for t in turns if t) or (0,)
-        return augmentation.QuarterTurn(probability, turns=kept)
-    make: dict[str, Callable[[], Operation]] = {
-        "rotate": lambda: augmentation.Rotate(probability, degrees=(0.0, value)),
-        "flip_h": lambda: augmentation.FlipHorizontal(probability),
-        "flip_v": lambda: augmentation.FlipVertical(probability),
-        "crop": lambda: augmentation.ResizedCrop(probability, scale=(1.0, value)),
-        "blur_sigma": lambda: augmentation.GaussianBlur(probability, sigma_px=(0.0, value)),
-        "sharpen": lambda: augmentation.Sharpen(probability, amount=(0.0, value)),
-        "brightness": lambda: augmentation.Brightness(probability, change=(0.0, value)),
-        "contrast": lambda: augmentation.Contrast(probability, change=(0.0, value)),
-        "saturation": lambda: augmentation.Saturation(probability, change=(0.0, value)),
-        "hue": lambda: augmentation.Hue(probability, turns=(0.0, value)),
-        "noise": lambda: augmentation.GaussianNoise(probability, sigma=(0.0, value)),
-        "erase": lambda: augmentation.Erase(probability, area=(value / 10, value)),
-    }
-    return make[name]()
 
 
 def views_of(settings: CopySettings) -> list[View]:
@@ -194,6 +161,7 @@ def augment_shard(
     content = [(f.source, f.source_sha256, f.bits_stored) for f in shard.films]
     code = source_fingerprint(
         "tasks.augmentations",
+        "tasks.operations",
         "tasks.kernels.thumbnails",
         "models.augmentation",
         "storage.photographs",
@@ -318,11 +286,8 @@ def _drawn(view: View, seeds: torch.Tensor, channels: int) -> tuple[list[Choice]
         return choices, view.mix
     draws = Draws(seeds, stream=MIX_STREAM)
     weight = float(draws.uniform(0.0, view.mix)) if float(draws.uniform()) < 0.5 else 0.0
-    usable = [i for i, c in enumerate(choices) if channels == 3 or not c.operation.needs_colour]
-    if not weight and usable and not any(bool(choices[i].chosen) for i in usable):
-        picked = usable[int(float(Draws(seeds, stream=RESCUE_STREAM).uniform()) * len(usable))]
-        rescued = choices[picked]
-        choices[picked] = Choice(rescued.operation, torch.tensor([True]), rescued.values)
+    if not weight:
+        choices = augmentation.with_one_at_least(choices, seeds, channels=channels)
     return choices, weight
 
 

@@ -20,6 +20,7 @@ from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks import progress
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import thumbnails
+from tasks.resumable import from_state_or_anew
 
 if TYPE_CHECKING:
     from models.training import TrainingResult
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 KIND = "encoders"
 EMBEDDINGS = "embeddings"
 WEIGHTS = "weights.safetensors"
+LAST_WEIGHTS = "last.safetensors"
+"""Of the last epoch; those of the best one, ``WEIGHTS``, encode."""
 CONFIG = "config.json"
 HISTORY = "history.parquet"
 RECONSTRUCTIONS = "reconstructions.png"
@@ -34,6 +37,8 @@ EMBEDDING_TABLE = "embeddings.parquet"
 EMBEDDING_ARRAY = "embeddings.zarr"
 
 NETWORK_CODE = ("models.autoencoder", "models.checkpoints", "models.devices", "tasks.encoders")
+CHECKPOINT_EVERY_STEPS = 64
+"""A killed training has lost so many steps at most; of the published network on a CPU, minutes."""
 HOLD_OUT = 0.1
 """Share of the training tiles that validates where no patient fell into the validation part."""
 SHOWN_RECONSTRUCTIONS = 12
@@ -71,9 +76,14 @@ def encoder_key(
     code = source_fingerprint(
         *NETWORK_CODE,
         "models.encoding",
+        "models.epochs",
+        "models.fitting",
+        "models.objectives",
+        "models.optimizers",
         "models.tile_source",
         "models.training",
         "tasks.kernels.thumbnails",
+        "tasks.resumable",
         "storage.tile_shards",
     )
     split = sorted(split_of_film.items())
@@ -131,19 +141,17 @@ def train_encoder(
 def _write_encoder(
     writer: ShardWriter, sample: TrainingSample, settings: EncoderSettings, state: str
 ) -> None:
+    from safetensors.torch import save
+
     from models import autoencoder, checkpoints, encoding
 
     workspace = writer.workspace
     config = autoencoder.named_config(settings.encoder)
     train_tiles = _load(workspace, sample.training, config.input_size_px)
     validation_tiles = _load(workspace, sample.validation, config.input_size_px)
-    try:
-        result = _train(train_tiles, validation_tiles, settings, workspace, state)
-    except checkpoints.CheckpointError:  # the state of the killed run is damaged: from the start
-        workspace.fs.rm(workspace.path(state))
-        result = _train(train_tiles, validation_tiles, settings, workspace, state)
-
+    result = _train(train_tiles, validation_tiles, settings, workspace, state)
     writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
+    writer.write_bytes(LAST_WEIGHTS, save(result.last))
     writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())
     history = [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in result.history]
     writer.write_table(HISTORY, pa.Table.from_pylist(history))
@@ -169,10 +177,10 @@ def _train(
     workspace: Workspace,
     state: str,
 ) -> TrainingResult:
-    """Train, writing the state after each epoch; a killed run's state is gone on from."""
-    from models import autoencoder, tile_source, training
+    """Train, writing the state as it goes; a killed run's state is gone on from."""
+    from models import autoencoder, epochs, tile_source, training
 
-    def on_epoch(record: training.EpochRecord) -> None:
+    def on_epoch(record: epochs.EpochRecord) -> None:
         progress.report(
             stage="train",
             epoch=record.epoch,
@@ -181,23 +189,27 @@ def _train(
             validation_loss=record.validation_loss,
         )
 
-    return training.train(
-        tile_source.ArrayTiles(train_tiles),
-        autoencoder.named_config(settings.encoder),
-        training.TrainingSettings(
-            max_epochs=settings.max_epochs,
-            patience=settings.patience,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            precision=settings.precision,
-        ),
-        validation_tiles=tile_source.ArrayTiles(validation_tiles),
-        seed=settings.seed,
-        checkpoint=lambda data: workspace.write_bytes(state, data),
-        resume=workspace.read_bytes(state) if workspace.exists(state) else None,
-        on_epoch=on_epoch,
-        n_threads=settings.training_threads or CPU_COUNT,
-    )
+    def train(resume: bytes | None) -> TrainingResult:
+        return training.train(
+            tile_source.ArrayTiles(train_tiles),
+            autoencoder.named_config(settings.encoder),
+            training.TrainingSettings(
+                max_epochs=settings.max_epochs,
+                patience=settings.patience,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                checkpoint_every_steps=CHECKPOINT_EVERY_STEPS,
+                precision=settings.precision,
+            ),
+            validation_tiles=tile_source.ArrayTiles(validation_tiles),
+            seed=settings.seed,
+            checkpoint=lambda data: workspace.write_bytes(state, data),
+            resume=resume,
+            on_epoch=on_epoch,
+            n_threads=settings.training_threads or CPU_COUNT,
+        )
+
+    return from_state_or_anew(workspace, state, train)
 
 
 def draw_sample(

@@ -22,8 +22,9 @@ import pyarrow as pa
 from storage.errors import InputError, MammosiftError
 from storage.tile_shards import read_index, read_pixels
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
+from tasks.charts import Charts
 from tasks.fingerprint import source_fingerprint
-from tasks.kernels import agreement, drawing, thumbnails
+from tasks.kernels import agreement, thumbnails
 from tasks.resumable import fit_or_go_on
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ CODE = (
     "models.contrastive",
     "models.dbscan",
     "models.encoding",
+    "models.epochs",
     "models.fitting",
     "models.objectives",
     "models.optimizers",
     "models.pairs",
-    "models.training",
+    "models.planes",
     "models.variational",
+    "tasks.charts",
     "tasks.film_study",
     "tasks.kernels.agreement",
     "tasks.kernels.drawing",
@@ -124,6 +127,7 @@ class _Study:
     def __post_init__(self) -> None:
         self.figures: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
+        self.charts = Charts(self.writer)
 
     def run(self, tile_keys: Sequence[str], sources: Mapping[str, str], truth: str | None) -> None:
         from models import encoding
@@ -141,11 +145,20 @@ class _Study:
         self._measure("tiles", len(rows))
         noise = self._cluster(rows)
         shown = pixels[np.linspace(0, len(pixels) - 1, min(SHOWN, len(pixels))).astype(int)]
-        self._rows("reconstructions", [shown / 65535, encoding.reconstruct(network, shown)])
+        self.charts.tiles("reconstructions", [shown / 65535, encoding.reconstruct(network, shown)])
+        groups = {"tile": np.arange(len(rows))}
         if truth is not None:
             kinds, annotation = _classes(frame, sources, Path(truth))
+            groups = {str(kind): np.flatnonzero(kinds == kind) for kind in np.unique(kinds)}
             self._exemplars(rows, pixels, kinds, annotation, frame, noise)
-        record = {"settings": asdict(self.settings), "facts": self.facts, "figures": self.figures}
+        self.charts.maps(rows, groups, legend="kind of tile", seed=self.settings.seed)
+        self.charts.latent(network, rows, least=_least(network))
+        record = {
+            "settings": asdict(self.settings),
+            "facts": self.facts,
+            "figures": self.figures,
+            "alts": self.charts.alts,
+        }
         self.writer.write_bytes(FIGURES, json.dumps(record, indent=2).encode())
         self.writer.rows = len(rows)
         self.writer.counts = {"tiles": len(rows), "figures": len(self.figures)}
@@ -233,7 +246,7 @@ class _Study:
         held = [(r.epoch, r.validation_loss) for r in result.history]
         if known := [(epoch, loss) for epoch, loss in held if loss is not None]:
             series["held out"] = known
-        self._png("losses", drawing.curves(series, across="epoch"))
+        self.charts.curves("losses", series, across="epoch", up="loss", whole=True)
         self.facts["training"] = {
             "parameters": count_parameters(network).total,
             "epochs": len(result.history),
@@ -258,7 +271,13 @@ class _Study:
             if ranked:
                 sizes[f"eps {name}"] = ranked
         if sizes:
-            self._png("clusters", drawing.curves(sizes, across="rank of the cluster"))
+            self.charts.curves(
+                "clusters",
+                sizes,
+                across="rank of the cluster",
+                up="size of the cluster (tiles)",
+                whole=True,
+            )
         return noise
 
     def _exemplars(
@@ -296,7 +315,7 @@ class _Study:
             np.concatenate([pixels[e : e + 1], pixels[others[found]]]) / 65535
             for e, found in zip(chosen, near.indices, strict=True)
         ]
-        self._rows("neighbours", shown)
+        self.charts.tiles("neighbours", shown)
         self.facts["exemplars"] = frame["tile_id"].to_numpy(object)[chosen].tolist()
 
     def _measure(self, metric: str, value: float) -> None:
@@ -304,11 +323,10 @@ class _Study:
             {"split": self.settings.network, "metric": metric, "value": float(value)}
         )
 
-    def _rows(self, name: str, rows: Sequence[npt.NDArray[np.floating]]) -> None:
-        self._png(name, drawing.rows_of_tiles(rows))
 
-    def _png(self, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        self.writer.write_bytes(f"{name}.png", thumbnails.png(picture))
+def _least(network: Any) -> float | None:
+    """Least value of the network's embeddings; None where there is none."""
+    return 0.0 if getattr(network.config, "latent_activation", None) == "relu" else None
 
 
 def choose_exemplars(

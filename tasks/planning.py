@@ -51,8 +51,8 @@ IMPORTS_BYTES = 500 * 2**20
 
 WORKER_NUMBERS = (1, 8, 64)
 
-MOST_TASKS = 40
-"""Task runs of a stage over shards. A curation run has four such stages: 160, and a few others."""
+MOST_TASKS = 36
+"""Task runs of a stage over shards. A curation run has four or five such stages: 180 at most."""
 SINGLE_TASKS = 8
 """Task runs for the whole run: learn, train, cluster, near-duplicates, evidence, audit, calibrate,
 report."""
@@ -87,6 +87,8 @@ class Estimate:
     """Of the worker that clusters: all embeddings, four times."""
     stages: Mapping[str, Stage]
     workers: int
+    stages_over_shards: int = 3
+    """Cutting, encoding, deciding; and augmented copies, where they are asked for."""
 
     def seconds(self, workers: int) -> float:
         """Seconds on so many workers."""
@@ -94,8 +96,8 @@ class Estimate:
 
     @property
     def task_runs(self) -> int:
-        """Rows that Prefect's server keeps of the run: headers, and three stages over shards."""
-        of_shards = 3 * min(self.shards, MOST_TASKS)
+        """Rows that Prefect's server keeps of the run: headers, stages over shards, and others."""
+        of_shards = self.stages_over_shards * min(self.shards, MOST_TASKS)
         return min(self.batches, MOST_TASKS) + of_shards + SINGLE_TASKS
 
     def __str__(self) -> str:
@@ -222,6 +224,7 @@ def estimate_films(
             ),
         },
         workers=settings.workers or os.cpu_count() or 1,
+        stages_over_shards=4 if settings.augment_copies else 3,
     )
 
 

@@ -89,11 +89,11 @@ OWN_VIEWS: tuple[Operation, ...] = (
 
 MNIST_CONV = FitSettings(
     max_epochs=3,
-    batch_size=32,
+    batch_size=16,
     optimizer=OptimizerSettings(name="adadelta", learning_rate=1.0, rho=0.95),
     weights="last",
 )
-"""The batch size is not published; 32 is the default of Keras."""
+"""The batch size is not published: of 16, 32 and 128, all tried, 16 reaches the published loss."""
 
 
 def contrastive_recipe(

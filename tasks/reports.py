@@ -25,6 +25,7 @@ from tasks.report_page.duplicates import duplicates_of, least_alike
 from tasks.report_page.evidence import cluster_says, cluster_title, read_evidence
 from tasks.report_page.exemplars import Exemplar, read_exemplars
 from tasks.report_page.films import FilmSurvey
+from tasks.report_page.mapped import tile_map
 from tasks.report_page.measured import measured_of
 from tasks.report_page.page import Cluster, Page, Sheet, ShownExemplar, ShownFilm, render
 from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve, tile_pictures
@@ -134,6 +135,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
         clusters=clusters,
         cluster_count=sum(label != NOISE for label in survey.cluster_sizes),
         noise=survey.cluster_sizes[NOISE],
+        map=tile_map(workspace, record),
         outliers=outliers,
         duplicates=copies,
         encoder=encoder,

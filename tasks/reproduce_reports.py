@@ -27,9 +27,12 @@ COUNTS = ("clusters", "parameters", "tiles")
 
 PICTURES = {
     "losses": "loss by epoch",
-    "elbow": "inertia of k-means by the number of clusters; the upright line is the elbow",
+    "elbow": "inertia of k-means by the number of clusters, and where the elbow lies",
     "views": "pictures, and two views of each as the network saw them",
-    "map": "embeddings of the test part on their two main axes, coloured by label",
+    "map": "embeddings on their two main axes",
+    "tsne": "the same embeddings by t-SNE: near ones stay near, other distances mean nothing",
+    "latent": "a map of the latent space: what the decoder makes of points on the plane of the two "
+    "main axes, two standard deviations to each side",
     "prototypes": "prototypes, decoded",
     "reconstructions": "pictures above, what the networks make of them below",
     "clusters": "sizes of the clusters by rank",
@@ -128,7 +131,16 @@ def _plates(
             if f"{picture}.png" in present:
                 data = shard.read_bytes(f"{picture}.png")
                 workspace.write_bytes(f"{FIGURES_FOLDER}/{label}-{picture}.png", data)
-                plates.append({"recipe": label, "text": text, "image": data_uri(data, "png")})
+                dark = f"{picture}-dark.png"
+                plates.append(
+                    {
+                        "recipe": label,
+                        "text": text,
+                        "alt": found["alts"].get(picture, text),
+                        "image": data_uri(data, "png"),
+                        "dark": data_uri(shard.read_bytes(dark), "png") if dark in present else "",
+                    }
+                )
     return plates
 
 

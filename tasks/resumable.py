@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from dask.system import CPU_COUNT
 
@@ -10,10 +11,33 @@ from storage.workspace import Workspace
 from tasks import progress
 
 if TYPE_CHECKING:
+    from models.epochs import EpochRecord
     from models.fitting import FitResult, FitSettings
     from models.objectives import Objective
     from models.tile_source import TileSource
-    from models.training import EpochRecord
+
+Result = TypeVar("Result")
+
+
+def from_state_or_anew(
+    workspace: Workspace, state: str, train: Callable[[bytes | None], Result]
+) -> Result:
+    """Train from the state that a killed run left, or from the start where there is none.
+
+    Parameters
+    ----------
+    workspace, state : Workspace, str
+        Where the state lies. One that is damaged, or of other code, is removed.
+    train : callable
+        Receives the state, or None.
+    """
+    from models.checkpoints import CheckpointError
+
+    try:
+        return train(workspace.read_bytes(state) if workspace.exists(state) else None)
+    except CheckpointError:
+        workspace.fs.rm(workspace.path(state))
+        return train(None)
 
 
 def fit_or_go_on(
@@ -39,8 +63,7 @@ def fit_or_go_on(
     settings : FitSettings
         How.
     workspace, state : Workspace, str
-        Where the state lies between epochs. One that is damaged, or of other code, is removed, and
-        training begins anew.
+        Where the state lies between epochs; see `from_state_or_anew`.
     name : str
         Of the training, for those who follow it.
     seed : int
@@ -52,8 +75,11 @@ def fit_or_go_on(
     -------
     FitResult
     """
-    from models.checkpoints import CheckpointError
+    from models.checkpoints import copied, load_into
     from models.fitting import fit
+
+    network = objective.network
+    first = copied(network.state_dict())
 
     def on_epoch(record: EpochRecord) -> None:
         progress.report(
@@ -66,6 +92,7 @@ def fit_or_go_on(
         )
 
     def train(resume: bytes | None) -> FitResult:
+        load_into(network, first, what="first weights")
         return fit(
             objective,
             tiles,
@@ -78,11 +105,4 @@ def fit_or_go_on(
             n_threads=n_threads or CPU_COUNT,
         )
 
-    network = objective.network
-    first = {key: value.clone() for key, value in network.state_dict().items()}
-    try:
-        return train(workspace.read_bytes(state) if workspace.exists(state) else None)
-    except CheckpointError:
-        network.load_state_dict(first)
-        workspace.fs.rm(workspace.path(state))
-        return train(None)
+    return from_state_or_anew(workspace, state, train)

@@ -256,6 +256,72 @@ class CurationSettings(RunSettings):
         "Smallest cluster", "Of HDBSCAN.", unit="tiles", default=10, ge=2
     )
 
+    # -- augmented copies --------------------------------------------------------------------
+    augment_copies: int = _field(
+        "Augmented copies",
+        "Of each kept training tile of the labels below, this many altered copies are written "
+        "beside the manifest (augmented/), with what was done to each. Tiles of the validation and "
+        "test parts are never copied. 0: none.",
+        default=0,
+        ge=0,
+        le=1000,
+    )
+    augment_labels: str | None = _field(
+        "Labels to copy",
+        "Names of labels, with commas between them, such as the rare ones: malignant, benign. "
+        "Labels are the films', not the tiles'.",
+        default=None,
+    )
+    augment_rotate: float = _field(
+        "Copies: rotation",
+        "Largest angle to either side; each operation is used on half of the copies, at a random "
+        "strength up to the one given. 0: never.",
+        unit="degrees",
+        default=15.0,
+        ge=0,
+        le=180,
+    )
+    augment_flip_h: bool = _field(
+        "Copies: mirror left and right",
+        "The copy's laterality is then the other one.",
+        default=True,
+    )
+    augment_flip_v: bool = _field(
+        "Copies: mirror top and bottom", "Mirror top and bottom.", default=True
+    )
+    augment_brightness: float = _field(
+        "Copies: brightness",
+        "Largest change of the factor to either side. 0: never.",
+        unit="share",
+        default=0.1,
+        ge=0,
+        le=1,
+    )
+    augment_contrast: float = _field(
+        "Copies: contrast",
+        "Largest change of the factor to either side. 0: never.",
+        unit="share",
+        default=0.1,
+        ge=0,
+        le=1,
+    )
+    augment_blur_sigma: float = _field(
+        "Copies: blur",
+        "Largest sigma of a Gaussian. 0: never.",
+        unit="pixels",
+        default=0.0,
+        ge=0,
+        le=100,
+    )
+    augment_noise: float = _field(
+        "Copies: noise",
+        "Largest standard deviation of normal noise. 0: never.",
+        unit="share of full scale",
+        default=0.01,
+        ge=0,
+        le=1,
+    )
+
     # -- machine -----------------------------------------------------------------------------
     dask_address: str | None = _field(
         "Dask scheduler",
@@ -296,6 +362,16 @@ class CurationSettings(RunSettings):
                 "wanted_recall and wanted_precision are measured on planted films, and "
                 "context='tile' has no films; set misinformative_threshold instead."
             )
+        if self.augment_copies and not self.labels_to_copy:
+            raise ValueError(
+                f"augment_copies={self.augment_copies} needs augment_labels: whose tiles are "
+                "copied, such as augment_labels=malignant."
+            )
+        if self.augment_copies and not self.copy_operations:
+            raise ValueError(
+                "augment_copies without any operation would write equal tiles; set augment_rotate, "
+                "augment_flip_h or another one."
+            )
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} and "
@@ -303,3 +379,16 @@ class CurationSettings(RunSettings):
                 "their sum must be below 1."
             )
         return self
+
+    @property
+    def labels_to_copy(self) -> tuple[str, ...]:
+        """Names of ``augment_labels``, sorted, each once."""
+        names = (self.augment_labels or "").split(",")
+        return tuple(sorted({name.strip() for name in names if name.strip()}))
+
+    @property
+    def copy_operations(self) -> tuple[tuple[str, float], ...]:
+        """Operations of the copies with their strengths, in the order in which they are applied."""
+        names = ("rotate", "flip_h", "flip_v", "blur_sigma", "brightness", "contrast", "noise")
+        given = {name: float(getattr(self, f"augment_{name}")) for name in names}
+        return tuple((name, value) for name, value in given.items() if value)

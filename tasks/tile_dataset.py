@@ -109,6 +109,9 @@ class TileDataset(Dataset[Batch]):
         Columns of `table` beside the usual ones.
     cache_bytes : int
         Of decoded chunks that access by number keeps.
+    augmented : bool
+        Also the augmented copies that the run has written of the tiles wanted (its settings
+        ``augment_copies`` and ``augment_labels``); the training part alone has any.
 
     Attributes
     ----------
@@ -146,13 +149,19 @@ class TileDataset(Dataset[Batch]):
         transform: Transform | None = None,
         columns: Sequence[str] = (),
         cache_bytes: int = CACHE_BYTES,
+        augmented: bool = False,
     ) -> None:
         _one_of("unlabelled", unlabelled, "keep", "drop")
         _one_of("channels", channels, 1, 3)
         _one_of("dtype", dtype, "float32", "uint16")
         wanted = (*columns, *([target] if target is not None else []))
         self._source = PublishedTiles(
-            workspace, split=split, filters=filters, decisions=decisions, columns=wanted
+            workspace,
+            split=split,
+            filters=filters,
+            decisions=decisions,
+            columns=wanted,
+            augmented=augmented,
         )
         values = None if target is None else self._source.table[target].combine_chunks()
         coded, self.classes = _targets(values, classes)

@@ -6,7 +6,7 @@ A trial is an experiment, a recipe and a seed. A killed one goes on from its las
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,9 @@ import pyarrow as pa
 from storage import image_sets
 from storage.image_sets import LabelledPictures
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
+from tasks.charts import Charts
 from tasks.fingerprint import source_fingerprint
-from tasks.kernels import drawing, thumbnails
+from tasks.kernels import drawing
 from tasks.published import OWN_RECIPE, PUBLISHED_RECIPE, RAW_PIXELS, SUPERVISED
 from tasks.resumable import fit_or_go_on
 
@@ -36,13 +37,15 @@ CODE = (
     "models.contrastive",
     "models.conv_autoencoder",
     "models.encoding",
+    "models.epochs",
     "models.evaluation",
     "models.fitting",
     "models.objectives",
     "models.optimizers",
+    "models.planes",
     "models.resnet",
-    "models.training",
     "storage.image_sets",
+    "tasks.charts",
     "tasks.kernels.drawing",
     "tasks.recipes",
     "tasks.resumable",
@@ -124,6 +127,7 @@ class _Trial:
         self.facts: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.seed = self.settings.seed
+        self.charts = Charts(self.writer)
 
     def run(self, parts: Mapping[str, LabelledPictures]) -> None:
         recipe = self.settings.recipe
@@ -142,6 +146,7 @@ class _Trial:
             "pictures": {name: len(part) for name, part in parts.items()},
             "facts": self.facts,
             "figures": self.figures,
+            "alts": self.charts.alts,
         }
         self.writer.write_bytes(FIGURES, json.dumps(record, indent=2).encode())
         self.writer.write_table(HISTORY, pa.Table.from_pylist(self.history, schema=_HISTORY))
@@ -175,8 +180,9 @@ class _Trial:
             self._measure(name, "most_cluster_share", max(shares))
         self._curve()
         self._map(codes["test"], parts["test"].labels)
+        self.charts.latent(network, codes["test"], least=0.0)
         shown = parts["test"].pixels[:SHOWN]
-        self._rows("reconstructions", [shown / 65535, encoding.reconstruct(network, shown)])
+        self.charts.tiles("reconstructions", [shown / 65535, encoding.reconstruct(network, shown)])
 
     def _contrastive(self, parts: Mapping[str, LabelledPictures]) -> None:
         from models import encoding, evaluation
@@ -213,6 +219,7 @@ class _Trial:
             self._measure_all(name, found)
         self._curve()
         self._map(evaluation.unit_rows(rows["test"]), parts["test"].labels)
+        self.charts.latent(network, rows["test"], least=None)
         self._prototypes(network, rows["train"], k, recipe, parts)
 
     def _prototypes(
@@ -250,8 +257,8 @@ class _Trial:
             pictures = decoder.decode_prototypes().mean(1).numpy()
             latent = torch.from_numpy(encoding.encode(network, shown))
             painted = decoder(latent).sigmoid().mean(1).numpy()
-        self._rows("prototypes", [pictures[i : i + SHOWN] for i in range(0, k, SHOWN)][:1])
-        self._rows(
+        self.charts.tiles("prototypes", [pictures[i : i + SHOWN] for i in range(0, k, SHOWN)][:1])
+        self.charts.tiles(
             "reconstructions", [shown / 65535, encoding.reconstruct(network, shown), painted]
         )
 
@@ -382,7 +389,13 @@ class _Trial:
         found = sweep(rows, [k for k in counts if k <= most], random_state=self.seed)
         self._measure("train", "clusters", found.elbow)
         points = list(zip(found.counts, found.inertias, strict=True))
-        self._png("elbow", drawing.curves({"inertia": points}, across="clusters", mark=found.elbow))
+        self.charts.curves(
+            "elbow",
+            {"k-means": points},
+            across="number of clusters",
+            up="inertia (squared distance)",
+            mark=(found.elbow, "elbow"),
+        )
         return found.elbow
 
     def _measure(
@@ -404,10 +417,11 @@ class _Trial:
         series = {"training loss": [(h["epoch"], h["training_loss"]) for h in own]}
         if own[0]["validation_loss"] is not None:
             series["validation loss"] = [(h["epoch"], h["validation_loss"]) for h in own]
-        self._png("losses", drawing.curves(series, across="epoch"))
+        self.charts.curves("losses", series, across="epoch", up="loss", whole=True)
 
     def _map(self, rows: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> None:
-        self._png("map", drawing.scatter(drawing.plane(rows), labels))
+        """Maps of embeddings, coloured by label."""
+        self.charts.maps(rows, drawing.grouped(labels), legend="label", seed=self.seed)
 
     def _views(self, augmentation: Any, pixels: npt.NDArray[np.uint16]) -> None:
         """Pictures of the first few, and below them two views of each."""
@@ -418,13 +432,7 @@ class _Trial:
         shown = torch.from_numpy(pixels[:SHOWN].astype(np.float32) / 65535)[:, None]
         numbers = torch.arange(len(shown))
         views = [augmentation(shown, view_seeds(self.seed, numbers, view)) for view in (2, 3)]
-        self._rows("views", [v[:, 0].numpy() for v in (shown, *views)])
-
-    def _rows(self, name: str, rows: Iterable[npt.NDArray[np.floating]]) -> None:
-        self._png(name, drawing.rows_of_tiles(list(rows)))
-
-    def _png(self, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        self.writer.write_bytes(f"{name}.png", thumbnails.png(picture))
+        self.charts.tiles("views", [v[:, 0].numpy() for v in (shown, *views)])
 
 
 _HISTORY = pa.schema(

@@ -168,7 +168,7 @@ class Curve:
 
     WIDTH = 640
     HEIGHT = 240
-    LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 36
+    LEFT, RIGHT, TOP, BOTTOM = 84, 12, 12, 36
 
     training: str
     """Points of a polyline."""

@@ -16,6 +16,7 @@ from storage.manifest import read_manifest
 from storage.schemas import MANIFEST, SCHEMA_VERSION
 from storage.workspace import Workspace
 from tasks.settings import CurationSettings
+from tasks.tile_dataset import TileDataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +152,35 @@ def test_a_second_run_makes_nothing_and_publishes_the_same(
     for stage in ("tiles", "scorer", "encoder", "embeddings", "clusters"):
         assert again["stages"][stage]["made"] == 0
         assert again["stages"][stage]["reused"] == first["stages"][stage]["made"]
+
+
+def test_copies_of_a_label_are_written_beside_the_same_manifest(
+    curated: tuple[Workspace, dict[str, Any]],
+    film_folder: Path,
+    small: dict[str, int],
+    tmp_path: Path,
+) -> None:
+    from flows.curate import curate
+
+    shutil.copytree(curated[0].root, tmp_path / "w")
+    settings = CurationSettings(
+        source=str(film_folder),
+        out=str(tmp_path / "w"),
+        augment_copies=2,
+        augment_labels="normal",
+        **small,  # type: ignore[arg-type]
+    )
+    record = curate(settings)
+    manifest = read_manifest(tmp_path / "w").to_pandas()
+    kept = manifest[(manifest.split == "train") & (manifest.decision == "keep")]
+    n = int((kept.label == "normal").sum())
+    assert record["augmented"] == {"tiles": n, "copies": 2 * n}
+    assert n
+    assert "augmented" in record["stages"]
+    assert len(TileDataset(tmp_path / "w", split="train", augmented=True)) == len(kept) + 2 * n
+    without = curate(settings.model_copy(update={"augment_copies": 0}))
+    assert "augmented" not in without
+    assert not (tmp_path / "w/augmented/copies.parquet").exists()
 
 
 def test_other_order_and_other_folder_give_the_same_tiles(

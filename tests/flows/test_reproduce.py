@@ -50,9 +50,9 @@ def test_an_experiment_ends_with_results_figures_and_a_page(
     assert rows["test", "loss"]["ours_sd"] > 0
     page = (out / "report/index.html").read_text()
     assert "its figures mean nothing" in page
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 8  # three charts light and dark, two sheets of tiles
     assert "http" not in page.split("<body>")[1]
-    for name in ("losses", "map", "reconstructions"):
+    for name in ("losses", "map", "tsne", "latent", "reconstructions"):
         assert cv2.imread(str(out / f"figures/published-{name}.png")) is not None
     assert record["stages"]["trials"]["made"] == 2
     again = reproduce(settings)

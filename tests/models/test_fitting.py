@@ -141,6 +141,17 @@ def test_checkpoints_within_epochs_change_nothing(tiles: NDArray[np.uint16]) -> 
     assert run(tiles, never, resume=states[1])[0] == run(tiles, never)[0]
 
 
+def test_resumed_after_an_epochs_last_step_its_record_is_the_same(
+    tiles: NDArray[np.uint16],
+) -> None:
+    whole = dataclasses.replace(SETTINGS, checkpoint_every_steps=5)  # of 5 steps
+    states: list[bytes] = []
+    undisturbed, result = run(tiles, whole, checkpoint=states.append)
+    again, resumed = run(tiles, whole, resume=states[0])
+    assert again == undisturbed
+    assert losses(resumed) == losses(result)
+
+
 def test_patience_ends_a_training_and_the_best_weights_come_out(
     tiles: NDArray[np.uint16],
 ) -> None:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import models.training as training
+from models import fitting
 from models.autoencoder import AutoencoderConfig, build
 from models.checkpoints import CheckpointError, to_bytes
 from models.encoding import reconstruction_error
+from models.epochs import EpochRecord, TrainingError
 from models.tile_source import ArrayTiles, TileSource
-from models.training import EpochRecord, TrainingError, TrainingResult, TrainingSettings, train
+from models.training import TrainingResult, TrainingSettings, train
 
 SETTINGS = TrainingSettings(max_epochs=4, batch_size=16, learning_rate=1e-2)
 
@@ -81,14 +82,14 @@ def test_the_best_epochs_weights_come_back_after_the_patience_is_used_up(
     tiles: NDArray[np.uint16], tiny_config: AutoencoderConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = itertools.chain([0.9, 0.5, 0.6, 0.5, 0.7])
-    monkeypatch.setattr(training, "_validate", lambda *_: next(planned))
+    monkeypatch.setattr(fitting._Run, "_validate", lambda *_: next(planned))
     settings = dataclasses.replace(SETTINGS, max_epochs=30, patience=3)
     result = run(tiles, tiny_config, settings)
     assert [record.validation_loss for record in result.history] == [0.9, 0.5, 0.6, 0.5, 0.7]
     assert result.best_epoch == 2  # the first of equals
     assert result.stopped_early
     planned_again = itertools.chain([0.9, 0.5])
-    monkeypatch.setattr(training, "_validate", lambda *_: next(planned_again))
+    monkeypatch.setattr(fitting._Run, "_validate", lambda *_: next(planned_again))
     two_epochs = run(tiles, tiny_config, dataclasses.replace(settings, max_epochs=2))
     assert to_bytes(result.model) == to_bytes(two_epochs.model)
     assert not two_epochs.stopped_early
@@ -102,23 +103,6 @@ def test_without_validation_tiles_the_training_loss_is_watched(
     assert all(record.validation_loss is None for record in result.history)
     lowest = min(result.history, key=lambda record: record.training_loss)
     assert result.best_epoch == lowest.epoch
-
-
-def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
-    orders = [
-        training.epoch_order(50, SETTINGS, seed=seed, epoch=epoch).tolist()
-        for seed, epoch in [(0, 1), (0, 2), (1, 1)]
-    ]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-    assert training.epoch_order(50, SETTINGS, seed=0, epoch=1).tolist() == orders[0]
-
-
-def test_an_epoch_cut_short_sees_that_many_batches() -> None:
-    settings = dataclasses.replace(SETTINGS, max_steps_per_epoch=2)
-    order = training.epoch_order(50, settings, seed=0, epoch=1)
-    assert len(order) == 32
-    assert len(np.unique(order)) == 32
 
 
 def test_one_tile_is_enough_to_train_on(
@@ -165,7 +149,7 @@ def test_a_state_of_another_training_is_not_resumed(
     run(tiles, tiny_config, checkpoint=states.append)
     with pytest.raises(CheckpointError, match="seed was 3, is 4"):
         run(tiles, tiny_config, resume=states[0], seed=4)
-    with pytest.raises(CheckpointError, match="n_tiles was 32, is 31"):
+    with pytest.raises(CheckpointError, match="n_pictures was 32, is 31"):
         run(tiles[:-1], tiny_config, resume=states[0])
 
 

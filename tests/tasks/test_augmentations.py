@@ -13,6 +13,7 @@ import pytest
 
 from storage.workspace import ShardRef, Workspace
 from tasks import augmentations, films, measures
+from tasks.operations import operation_of
 from tasks.picture_settings import OPERATION_OPTIONS
 
 EVERY = (
@@ -176,12 +177,12 @@ def test_a_damaged_picture_is_a_row_with_its_reason(folder: Path, tmp_path: Path
 def test_every_option_has_an_operation() -> None:
     for name, value in EVERY:
         if name != "mix":
-            operation = augmentations.operation_of(name, value, probability=1.0)
+            operation = operation_of(name, value, probability=1.0)
             assert operation.probability == 1.0
     assert tuple(name for name, _ in EVERY) == OPERATION_OPTIONS
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (270, 3), (-90, 3)])
 def test_multiples_of_90_degrees_are_quarter_turns(degrees: float, turns: int) -> None:
-    operation: Any = augmentations.operation_of("rotate", degrees, probability=1.0)
+    operation: Any = operation_of("rotate", degrees, probability=1.0)
     assert operation.turns[0] == turns

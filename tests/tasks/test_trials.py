@@ -12,7 +12,6 @@ import pytest
 
 from storage import image_sets
 from storage.workspace import ShardRef, Workspace
-from tasks.kernels import drawing
 from tasks.published import EXPERIMENTS, FIGURES
 from tasks.reproduce_reports import figure_text, tabulate
 from tasks.trials import KIND, TrialSettings, run_trial
@@ -61,11 +60,15 @@ def run(folder: Path, out: Path, how: TrialSettings) -> tuple[ShardRef, dict[str
 @pytest.mark.parametrize(
     ("experiment", "recipe", "pictures"),
     [
-        ("mnist-conv", "published", ["losses", "map", "reconstructions"]),
+        (
+            "mnist-conv",
+            "published",
+            ["losses", "losses-dark", "map", "tsne", "latent", "reconstructions"],
+        ),
         (
             "pneumonia-contrastive",
             "published",
-            ["losses", "elbow", "views", "map", "prototypes", "reconstructions"],
+            ["losses", "elbow", "views", "tsne-dark", "latent", "prototypes", "reconstructions"],
         ),
         ("pneumonia-contrastive", "own", ["losses", "prototypes"]),
         ("mnist-contrastive", "own", ["losses", "prototypes"]),
@@ -84,6 +87,7 @@ def test_a_trial_measures_all_that_is_published(
     for name in pictures:
         data = np.frombuffer(shard.read_bytes(f"{name}.png"), np.uint8)
         assert cv2.imdecode(data, cv2.IMREAD_COLOR) is not None
+    assert record["alts"].keys() >= {n for n in pictures if n in ("losses", "elbow", "tsne")}
     assert record["pictures"] == {"train": 90, "validation": 20, "test": 30}
 
 
@@ -148,14 +152,3 @@ def test_published_figures_belong_to_recipes_that_there_are() -> None:
 )
 def test_figures_in_short(value: float | None, metric: str, text: str) -> None:
     assert figure_text(value, metric) == text
-
-
-def test_drawings_take_single_points_and_refuse_none() -> None:
-    assert drawing.curves({"a": [(1, 2.0)]}, across="epoch").shape == (360, 640, 3)
-    with pytest.raises(ValueError, match="nothing to draw"):
-        drawing.curves({"a": [(1, float("nan"))]}, across="epoch")
-    flat = drawing.plane(np.arange(12.0).reshape(6, 2))
-    assert np.abs(flat[:, 1]).max() < 1e-9
-    assert drawing.plane(np.ones((3, 1))).shape == (3, 2)
-    assert drawing.scatter(flat, np.arange(6)).dtype == np.uint8
-    assert drawing.rows_of_tiles([np.zeros((2, 4, 4))] * 3).shape == (28, 18)

@@ -1,0 +1,25 @@
+"""Epochs: the order of the tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.epochs import epoch_order
+from models.training import TrainingSettings
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
+    orders = [
+        epoch_order(50, TrainingSettings(), seed=seed, epoch=epoch).tolist()
+        for seed, epoch in [(0, 1), (0, 2), (1, 1)]
+    ]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert epoch_order(50, TrainingSettings(), seed=0, epoch=1).tolist() == orders[0]
+
+
+def test_an_epoch_cut_short_sees_that_many_batches() -> None:
+    settings = TrainingSettings(batch_size=16, max_steps_per_epoch=2)
+    order = epoch_order(50, settings, seed=0, epoch=1)
+    assert len(order) == 32
+    assert len(np.unique(order)) == 32

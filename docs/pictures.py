@@ -30,6 +30,7 @@ from tests.flows.serving import (
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH_PX = 1400
+PATIENCE_MS = 180_000
 LARGEST_BYTES = 300_000
 
 
@@ -47,9 +48,16 @@ def save(png: bytes, name: str) -> None:
     print(f"docs/images/{name}.png: {buffer.tell():,} bytes, {colours} colours")
 
 
+def opened(browser: Any) -> Any:
+    """Open a tab that waits for what a busy machine is late with."""
+    page = browser.new_page(viewport={"width": WIDTH_PX, "height": 1000})
+    page.set_default_timeout(PATIENCE_MS)
+    return page
+
+
 def report(browser: Any, workspace: Path) -> None:
     """First screen of the films in the report."""
-    page = browser.new_page(viewport={"width": WIDTH_PX, "height": 1000})
+    page = opened(browser)
     page.goto((workspace / "report/index.html").as_uri())
     page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     page.locator("#films").evaluate("section => section.scrollIntoView()")
@@ -59,7 +67,7 @@ def report(browser: Any, workspace: Path) -> None:
 
 def film(browser: Any, workspace: Path) -> None:
     """Page of the first film, the third tile of its table chosen."""
-    page = browser.new_page(viewport={"width": WIDTH_PX, "height": 1000})
+    page = opened(browser)
     page.goto((workspace / "report/index.html").as_uri())
     page.get_by_role("link", name="Every tile of this film").first.click()
     page.locator(".tiles th a").nth(2).focus()
@@ -69,7 +77,7 @@ def film(browser: Any, workspace: Path) -> None:
 
 def run_form(browser: Any, served: Served, workspace: Path) -> None:
     """Form of a run in the Prefect UI, filled in."""
-    page = browser.new_page(viewport={"width": WIDTH_PX, "height": 1000})
+    page = opened(browser)
     open_run_form(page, served, deployment="films", titled="What a curation run is told")
     boxes = page.locator("textarea")
     boxes.nth(0).fill("/data/films")
@@ -80,7 +88,7 @@ def run_form(browser: Any, served: Served, workspace: Path) -> None:
 
 def review_form(browser: Any, served: Served, workspace: Path) -> None:
     """Form of a review that waits, after a wrong entry."""
-    page = browser.new_page(viewport={"width": WIDTH_PX, "height": 1000})
+    page = opened(browser)
     open_run_form(page, served, deployment="review", titled="What a review is told")
     page.locator("textarea").nth(0).fill(str(workspace))
     submit_run_form(page)

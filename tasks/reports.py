@@ -1,9 +1,13 @@
-"""Stage: the page that a person looks at, ``report/index.html``, one file that works offline."""
+"""Stage: what a person looks at, ``report/index.html`` and a page a film in ``report/films/``.
+
+Each page is one file that works offline; those of films link to each other and back.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from storage.tile_shards import read_films
@@ -24,6 +28,7 @@ from tasks.report_page.counts import (
 from tasks.report_page.duplicates import duplicates_of, least_alike
 from tasks.report_page.evidence import cluster_says, cluster_title, read_evidence
 from tasks.report_page.exemplars import Exemplar, read_exemplars
+from tasks.report_page.film_pages import remove_others, write_film_pages
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.mapped import tile_map
 from tasks.report_page.measured import measured_of
@@ -32,6 +37,7 @@ from tasks.report_page.pictures import Curve, data_uri, film_picture, loss_curve
 from tasks.report_page.shortcuts import audit_of
 from tasks.report_page.survey import NOISE, Survey, look_up
 from tasks.report_page.tiles import Tile, fate_order, fate_title, shortened
+from tasks.settings import CurationSettings
 
 REPORT = "report/index.html"
 SHOWN_CLUSTERS = 12
@@ -45,7 +51,7 @@ __all__ = ["read_exemplars", "write_report"]
 
 
 def write_report(workspace_uri: str, run_id: str, *, exemplars: str | None = None) -> str:
-    """Write the report of a run whose manifest is published.
+    """Write the report of a run whose manifest is published, and the pages of its films.
 
     The manifest, the clusters and the embeddings are read part by part; what is shown of them is
     chosen by scores and by hashes of the tiles' names, so the same run gives the same page.
@@ -72,17 +78,25 @@ def write_report(workspace_uri: str, run_id: str, *, exemplars: str | None = Non
     workspace = Workspace.open(workspace_uri)
     record = workspace.read_json("runs", f"{run_id}.json")
     wanted = read_exemplars(exemplars) if exemplars is not None else []
-    page = render(gather(workspace, record, wanted))
-    workspace.write_bytes(REPORT, page.encode())
+    page, film_ids = gather(workspace, record, wanted)
+    links = write_film_pages(workspace, record, page.films.rows, film_ids)
+    workspace.write_bytes(REPORT, render(replace(page, film_pages=links)).encode())
+    remove_others(workspace, links)
     return f"{workspace.uri}/{REPORT}"
 
 
-def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exemplar]) -> Page:
-    """Read all that the page of a run says."""
+def gather(
+    workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exemplar]
+) -> tuple[Page, list[str]]:
+    """Read all that the page of a run says, and which films get a page of their own."""
     shards, settings = record["shards"], record["settings"]
-    survey = Survey(settings["misinformative_threshold"], wanted[:SHOWN_EXEMPLARS]).read(workspace)
+    own_pages = settings.get("film_pages", CurationSettings.model_fields["film_pages"].default)
+    survey = Survey(
+        settings["misinformative_threshold"], wanted[:SHOWN_EXEMPLARS], film_pages=own_pages
+    ).read(workspace)
     film_ids = survey.films.film_ids()
-    films = FilmSurvey(frozenset(film_ids)).read(workspace)
+    own = list(dict.fromkeys([*film_ids, *survey.own_pages.film_ids()]))[:own_pages]
+    films = FilmSurvey(frozenset((*film_ids, *own))).read(workspace)
     central = central_tiles(workspace, shards, _shown_labels(survey), TILES_PER_CLUSTER)
     queries, substitutes = _queries(survey, wanted)
     near = neighbours(
@@ -110,7 +124,7 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
     encoder, curve, reconstructions = _encoder(workspace, shards["encoder"])
     shortcut, audit = scanner_shortcut(films.labels_by_scanner), audit_of(record)
     kinds = tuple(sorted(record["tiles"]["by_fate"], key=fate_order))
-    return Page(
+    page = Page(
         record=record,
         workspace=workspace.uri,
         snippet=snippet(workspace.uri),
@@ -153,7 +167,9 @@ def gather(workspace: Workspace, record: dict[str, Any], wanted: Sequence[Exempl
             "clear_foreign": scoring.CLEAR_FOREIGN,
         },
         pictures=tile_pictures(workspace, shown),
+        film_pages=(),
     )
+    return page, own
 
 
 # -- tiles that are shown --------------------------------------------------------------------
@@ -292,6 +308,7 @@ def _shown_film(row: Mapping[str, Any], tiles: Sequence[Tile], thumbnail: bytes)
         key=lambda t: (fate_order(t.fate), -(t.score or 0.0), t.tile_id),
     )
     return ShownFilm(
+        film_id=row["mammogram_id"],
         title=row["source"],
         facts=" · ".join([*(v for v in said if v), size]),
         alt=f"Film {shortened(row['source'])} with its tiles drawn on it: {fate_words}",

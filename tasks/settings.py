@@ -322,6 +322,18 @@ class CurationSettings(RunSettings):
         le=1,
     )
 
+    # -- report ------------------------------------------------------------------------------
+    film_pages: int = _field(
+        "Films with a page of their own",
+        "In the report: the film with every tile drawn on it and each tile's reason. Those with "
+        "the largest share of tiles flagged or in review come first, a third is drawn at random. "
+        "A page takes some 0.2 s and half a megabyte; 0: none.",
+        unit="films",
+        default=100,
+        ge=0,
+        le=100_000,
+    )
+
     # -- machine -----------------------------------------------------------------------------
     dask_address: str | None = _field(
         "Dask scheduler",

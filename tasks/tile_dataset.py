@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -294,7 +295,7 @@ class TileDataset(Dataset[Batch]):
         filled = pixels.numpy()
         for tile, place in zip(tiles, filled, strict=True):
             if self.dtype == "float32":
-                np.divide(tile, FULL_SCALE, out=place[0])
+                _on_unit_scale(tile, place[0])
             else:
                 place[0] = tile
             place[1:] = place[0]
@@ -644,6 +645,18 @@ class _Held:
         rows = data._numbers[indices] - first[blocks]
         for index, block, row in zip(indices.tolist(), blocks.tolist(), rows.tolist(), strict=True):
             yield index, self.pixels[block][row]
+
+
+def _divided(tile, out):  # type: ignore[no-untyped-def]
+    for row in range(tile.shape[0]):
+        for column in range(tile.shape[1]):
+            out[row, column] = np.float32(tile[row, column]) / FULL_SCALE
+
+
+_on_unit_scale: Callable[[Tile, npt.NDArray[np.float32]], None] = numba.njit(
+    cache=True, nogil=True, error_model="numpy"
+)(_divided)
+"""Tile over the full scale, in one pass; NumPy converts and divides in two."""
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

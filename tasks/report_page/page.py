@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -21,6 +21,9 @@ from tasks.report_page.pictures import Curve, FilmPicture
 from tasks.report_page.shortcuts import Audit
 from tasks.report_page.tiles import STYLES, Tile, fate_title, shortened, style_of
 from tasks.report_page.words import duration, moment, number, share_text
+
+if TYPE_CHECKING:
+    from tasks.report_page.film_pages import FilmLink, FilmPage
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Cluster:
 class ShownFilm:
     """A film with its tiles drawn on it."""
 
+    film_id: str
     title: str
     facts: str
     alt: str
@@ -114,6 +118,8 @@ class Page:
     audit: Audit
     cautions: tuple[Caution, ...]
     shown_films: tuple[ShownFilm, ...]
+    film_pages: tuple[FilmLink, ...]
+    """Films with a page of their own."""
     sheets: tuple[Sheet, ...]
     clusters: tuple[Cluster, ...]
     cluster_count: int
@@ -133,11 +139,26 @@ class Page:
     pictures: dict[str, str] = field(repr=False)
     """Of tiles, by tile_id."""
 
+    @property
+    def own_pages(self) -> frozenset[str]:
+        """Films with a page of their own, by mammogram_id."""
+        return frozenset(link.film_id for link in self.film_pages)
+
 
 def render(page: Page) -> str:
     """Put the page together: style and script inside, everything that was read escaped."""
+    return _rendered("page", page=page, record=page.record)
+
+
+def render_film(page: FilmPage) -> str:
+    """Put the page of a film together, in the same way."""
+    return _rendered("film", page=page)
+
+
+def _rendered(name: str, **values: Any) -> str:
     folder = files("tasks.report_page")
-    style, script = ((folder / n).read_text("utf-8").strip() for n in ("page.css", "page.js"))
+    style = "\n".join(_text(f"{n}.css") for n in dict.fromkeys(("page", name)))
+    script = _text(f"{name}.js")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
         autoescape=True,
@@ -153,11 +174,9 @@ def render(page: Page) -> str:
         "short": shortened,
         "last": lambda name: shortened(PurePosixPath(name).name, 40),
     }
-    template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text: str = template.render(
-        page=page,
-        record=page.record,
+    text: str = environment.get_template(f"{name}.html.jinja").render(
+        **values,
         style=Markup(style),  # noqa: S704 (our own file)
         script=Markup(script),  # noqa: S704 (our own file)
         script_hash=digest,
@@ -166,3 +185,7 @@ def render(page: Page) -> str:
         fate_title=fate_title,
     )
     return text
+
+
+def _text(name: str) -> str:
+    return (files("tasks.report_page") / name).read_text("utf-8").strip()

@@ -57,13 +57,14 @@ def tile_pictures(workspace: Workspace, tiles: Iterable[Tile]) -> dict[str, str]
         _, key, name = uri.split("/")
         array = workspace.shard("tiles", key).array(name)
         for row, tile in sorted(rows.items()):
-            small = _small(np.asarray(array[row]))
+            small = shrunk_tile(np.asarray(array[row]))
             grey = stretched_8bit(small) if tile.fate == BLACK else lifted_8bit(small)
             out[tile.tile_id] = data_uri(jpeg(grey), "jpeg")
     return out
 
 
-def _small(tile: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+def shrunk_tile(tile: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Shrink a tile to the size of its picture."""
     longest = max(tile.shape)
     if longest <= TILE_PX:
         return tile
@@ -75,6 +76,7 @@ def _small(tile: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
 class Box:
     """A tile on a film's picture, in its pixels."""
 
+    tile_id: str
     style: str
     x: float
     y: float
@@ -117,14 +119,37 @@ def film_picture(
     decoded = cv2.imdecode(np.frombuffer(thumbnail_png, np.uint8), cv2.IMREAD_GRAYSCALE)
     if decoded is None:
         raise ValueError("the film's small picture is no PNG")
-    grey = np.asarray(decoded, dtype=np.uint8)
+    return drawn_on(np.asarray(decoded, dtype=np.uint8), tiles, rows=rows, columns=columns)
+
+
+def drawn_on(
+    grey: npt.NDArray[np.uint8],
+    tiles: Sequence[Tile],
+    *,
+    rows: int,
+    columns: int,
+    titled: int = TITLED_BOXES,
+) -> FilmPicture:
+    """Draw tiles on a grey picture of their film.
+
+    Parameters
+    ----------
+    grey : (height, width) uint8
+        Whole film.
+    tiles : sequence of Tile
+        Of this film.
+    rows, columns : int
+        Size of the film in source pixels.
+    titled : int
+        How many boxes at most tell their name and score.
+    """
     height, width = grey.shape
     across, down = width / columns, height / rows
     order = sorted(
         tiles,
         key=lambda t: (_DRAWN_FIRST.index(t.style.name), -(t.score or 0.0), t.tile_id),
     )
-    titled, rest = order[:TITLED_BOXES], order[TITLED_BOXES:]
+    named, rest = order[:titled], order[titled:]
     step = max(1, -(-len(rest) // PLAIN_BOXES))
     plain = rest[::step]
 
@@ -135,7 +160,7 @@ def film_picture(
 
     boxes = []
     written: list[tuple[float, float]] = []
-    for tile in reversed(titled):  # the most telling ones are drawn last, on top
+    for tile in reversed(named):  # the most telling ones are drawn last, on top
         x, y, w, h = scaled(tile)
         title = f"{tile.tile_id}: {tile.describe()}"
         letter = ""
@@ -146,7 +171,7 @@ def film_picture(
         if apart and min(w, h) >= LETTER_PX[tile.style.name]:
             letter = tile.style.letter
             written.append((x, y))
-        boxes.append(Box(tile.style.name, x, y, w, h, title, letter))
+        boxes.append(Box(tile.tile_id, tile.style.name, x, y, w, h, title, letter))
     paths = {}
     for name in STYLES:
         outlines = [scaled(tile) for tile in plain if tile.style.name == name]

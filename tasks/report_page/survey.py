@@ -52,10 +52,13 @@ class Survey:
         Of the misinformative score, as the run had it.
     exemplars : sequence of Exemplar
         To find among the tiles.
+    film_pages : int
+        How many films get a page of their own.
     """
 
     threshold: float
     exemplars: Sequence[Exemplar] = ()
+    film_pages: int = 0
     tiles: int = 0
     by_fate: Counter[str] = field(default_factory=Counter)
     by_split: dict[str, Counter[str]] = field(
@@ -72,6 +75,12 @@ class Survey:
     films: ShownFilms = field(
         default_factory=lambda: ShownFilms(SHOWN_FILMS, flagged=FLAGGED_FILMS)
     )
+    own_pages: ShownFilms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own_pages = ShownFilms(
+            self.film_pages, flagged=self.film_pages * FLAGGED_FILMS // SHOWN_FILMS
+        )
 
     def read(self, workspace: Workspace) -> Survey:
         """Go through the manifest of a workspace once."""
@@ -82,7 +91,9 @@ class Survey:
                 self._add(split, batch)
                 films.append(_films_of(batch, self.threshold))
             if films:  # a film lies in one part: it is complete when the part has been read
-                self.films.add(pd.concat(films).groupby(["mammogram_id"], as_index=False).sum())
+                whole = pd.concat(films).groupby(["mammogram_id"], as_index=False).sum()
+                self.films.add(whole)
+                self.own_pages.add(whole)
         return self
 
     def _add(self, split: str, batch: pa.Table) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +21,15 @@ from storage import collections
 from storage.errors import TableError
 from storage.manifest import ManifestWriter
 from storage.records import Lesion, Mammogram
-from storage.schemas import DUPLICATES, MANIFEST, SCHEMA_VERSION
+from storage.schemas import DUPLICATES, MANIFEST, SCHEMA_VERSION, TILES
 from storage.tile_shards import FILMS as FILMS_TABLE
-from storage.tile_shards import FILMS_SCHEMA, PIXELS
+from storage.tile_shards import FILMS_SCHEMA, INDEX, PIXELS
 from storage.workspace import Workspace
 from tasks.kernels import thumbnails
 from tasks.reports import write_report
 from tasks.settings import CurationSettings
 
+CHROMIUM = shutil.which("chromium")
 RUN = "20261123T120000Z-abc123"
 EVIL = '<script>alert("x")</script>.png'
 TILE = 32
@@ -143,7 +145,7 @@ def _write_tiles(
     rng: np.random.Generator,
 ) -> list[tuple[dict[str, Any], int]]:
     rows: list[tuple[dict[str, Any], int]] = []
-    shown = []
+    shown, index_rows = [], []
     with workspace.write_shard("tiles", key) as shard:
         pixels = shard.array(PIXELS, (TILE, TILE), "uint16", {})
         for one in films:
@@ -163,7 +165,13 @@ def _write_tiles(
                     pixels.append(picture[None, y : y + TILE, x : x + TILE])
                 row = _manifest_row(one, fate, x, y, key, index)
                 rows.append((row, int(str(one.patient_key)[1:])))
+                index_rows.append(
+                    {name: row[name] for name in TILES.names if name in row}
+                    | {"is_black": fate.reason == "black", "breast_fraction": 0.25}
+                    | {"foreign_fraction": 0.5}
+                )
         pixels.close()
+        shard.write_table(INDEX, pa.Table.from_pylist(index_rows, schema=TILES))
         shard.write_table(FILMS_TABLE, pa.Table.from_pylist(shown, schema=FILMS_SCHEMA))
     return rows
 
@@ -450,7 +458,7 @@ def test_nothing_is_asked_for_from_outside(page: tuple[str, Reader]) -> None:
     for _, attributes in reader.tags:
         for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
             value = attributes.get(name) or "#"
-            assert value.startswith(("#", "data:image/")), value
+            assert re.match(r"#|data:image/|films/m[0-9a-f]{20}\.html$", value), value
     bare = re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+", "", html)
     assert "//" not in bare
     assert "@import" not in bare
@@ -535,7 +543,7 @@ def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     record |= {"finished": "2026-11-23T12:02:09+00:00", "seconds": 129.0, "report": "somewhere"}
     workspace.write_json(f"runs/{RUN}.json", record)
     assert read(workspace)[0] == first
-    assert sorted(p.name for p in (tmp_path / "ws" / "report").iterdir()) == ["index.html"]
+    assert sorted(p.name for p in (tmp_path / "ws" / "report").iterdir()) == ["films", "index.html"]
 
 
 def test_shards_of_another_size_show_the_same_tiles(tmp_path: Path) -> None:
@@ -677,6 +685,154 @@ def test_size_is_bounded_whatever_the_number_of_tiles_of_a_film(tmp_path: Path) 
     html, _ = read(workspace)
     assert len(html) < 700_000  # of these 200,000 are the maps
     assert "boxes are not drawn: there are too many." in html
+
+
+# -- pages of films -------------------------------------------------------------------------
+
+
+def film_page(workspace: Workspace, one: Mammogram) -> tuple[str, Reader]:
+    html = (Path(workspace.uri) / f"report/films/{one.mammogram_id}.html").read_text("utf-8")
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    return html, reader
+
+
+@pytest.mark.parametrize("one", FILMS[:3])
+def test_a_films_page_lists_every_tile_with_its_fate_and_draws_it(
+    usual: Workspace, page: tuple[str, Reader], one: Mammogram
+) -> None:
+    _, reader = film_page(usual, one)
+    rows = [row for row in reader.rows if row and re.match(r"\d", row[0])]
+    assert len(rows) == len(USUAL)
+    said = Counter(re.sub("breast.*", "", row[1])[1:].strip() for row in rows)
+    assert said == {
+        "Kept": 6,
+        "In review: mixed": 1,
+        "In review: lesion guard": 1,
+        "Dropped: misinformative": 2,
+        "Dropped: black": 2,
+    }
+    assert rows[0] == [
+        "64, 3232 x 32",
+        "RIn review: lesion guardbreast 25.0 %, foreign 50.0 %",
+        "0.800",
+    ]
+    ids = {str(a["id"]) for _, a in reader.tags if "id" in a}
+    assert {f"{kind}{n + 1}" for kind in "bt" for n in range(12)} <= ids
+    links = [str(a["href"]) for tag, a in reader.tags if tag == "a"]
+    assert all(link[1:] in ids for link in links if link.startswith("#"))
+
+
+def test_a_films_page_keeps_the_rules_of_the_report(
+    usual: Workspace, page: tuple[str, Reader]
+) -> None:
+    for one in FILMS:
+        html, reader = film_page(usual, one)
+        test_its_own_policy_forbids_requests_and_allows_its_script((html, reader))
+        test_every_table_has_a_caption_and_headings_do_not_skip_a_level((html, reader))
+        assert Counter(tag for tag, _ in reader.tags)["script"] == 1
+        bare = re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+", "", html)
+        assert "//" not in bare
+        for tag, attributes in reader.tags:
+            if tag == "img":
+                assert attributes.get("alt"), attributes
+                assert str(attributes["src"]).startswith("data:image/jpeg")
+            link = attributes.get("href") or "#"
+            assert re.match(r"#|\.\./index\.html#films$|m[0-9a-f]{20}\.html$", link), link
+    assert EVIL in film_page(usual, FILMS[0])[1].text
+
+
+def test_films_pages_lead_from_one_to_the_next_and_from_the_report(
+    usual: Workspace, page: tuple[str, Reader]
+) -> None:
+    order = re.findall(r'<th scope="row" class="path"><a href="films/(m[0-9a-f]{20})', page[0])
+    assert sorted(order) == sorted(one.mammogram_id for one in FILMS)
+    assert {f"films/{i}.html" for i in order} == {
+        str(a["href"]) for tag, a in page[1].tags if tag == "a" and "films/" in str(a["href"])
+    }
+    by_id = {one.mammogram_id: one for one in FILMS}
+    for before, after in pairwise(order):
+        assert f'rel="next" href="{after}.html"' in film_page(usual, by_id[before])[0]
+        assert f'rel="prev" href="{before}.html"' in film_page(usual, by_id[after])[0]
+
+
+def test_only_so_many_films_get_a_page_and_others_of_earlier_runs_go(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "ws")
+    read(workspace)
+    folder = tmp_path / "ws/report/films"
+    assert len(list(folder.iterdir())) == 5
+    (folder / "m0.html").write_text("of an earlier run")
+    record = workspace.read_json("runs", f"{RUN}.json")
+    for n in (2, 0):
+        record["settings"]["film_pages"] = n
+        workspace.write_json(f"runs/{RUN}.json", record)
+        _, reader = read(workspace)
+        links = {str(a["href"]) for t, a in reader.tags if t == "a" and "films/" in str(a["href"])}
+        assert links == {f"films/{path.name}" for path in folder.iterdir()}
+        assert len(links) == n
+
+
+def test_films_that_get_a_page_are_those_flagged_and_some_others(tmp_path: Path) -> None:
+    films = [film(i, f"{i:02}.png") for i in range(60)]
+    workspace = make_run(tmp_path / "ws", films, fates=[KEPT] * 2, film_pages=30)
+    _, reader = read(workspace)
+    pages = {path.stem for path in (tmp_path / "ws/report/films").iterdir()}
+    assert len(pages) == 30
+    shown = {
+        str(a["href"])[6:-5] for t, a in reader.tags if t == "a" and "films/" in str(a["href"])
+    }
+    assert shown == pages, "every film drawn in the report has a page"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
+def test_a_films_page_is_worked_by_the_keyboard_and_fits_a_narrow_window(
+    usual: Workspace, page: tuple[str, Reader]
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    path = Path(usual.uri) / f"report/films/{FILMS[0].mammogram_id}.html"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        tab = browser.new_page()
+        told: list[str] = []
+        tab.on("pageerror", lambda e: told.append(str(e)))
+        tab.on("console", lambda m: told.append(m.text))
+        for width in (400, 1400):
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.goto(path.as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        tab.locator(".tiles th a").first.focus()
+        assert tab.locator(".here").evaluate_all("all => all.map(e => e.id)") == ["b1", "t1"]
+        tab.keyboard.press("ArrowDown")
+        assert tab.evaluate("document.activeElement.hash") == "#b2"
+        tab.locator("#b7").click()
+        assert tab.evaluate("document.activeElement.hash") == "#b7"
+        tab.get_by_label("Dropped: black").uncheck()
+        assert tab.locator("tbody tr:visible").count() == len(USUAL) - 2
+        assert tab.locator(".plate .box.black:visible").count() == 0
+        browser.close()
+    assert told == []
+
+
+def test_a_films_picture_is_made_sharper_by_its_stored_tiles() -> None:
+    import cv2
+
+    from tasks.report_page.film_pages import _lay
+    from tasks.report_page.tiles import Tile
+
+    grey = np.zeros((60, 40), np.uint8)
+    pixels = np.full((32, 32), 65535, np.uint16)
+    at = Tile("t", "m", "a.png", (40, 80, 40, 40), "keep", None, None, None, "tiles/k/p", 0)
+    _lay(grey, at, pixels, 0.5)
+    assert cv2.countNonZero(grey) == 400
+    assert grey[40:60, 20:40].min() == 255
+    over = replace(at, box=(60, 100, 40, 40))  # an edge that was padded reaches beyond the film
+    _lay(grey, over, pixels, 0.5)
+    assert grey[50:60, 30:40].min() == 255
 
 
 # -- exemplars ------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from PIL import Image
 from zarr.storage import LocalStore
 
-from flows.dask_cluster import WORKER_MALLOC
+from flows.dask_kinds import WORKER_MALLOC
 from storage.films import read_header, read_pixels
 from storage.records import Mammogram
 from storage.workspace import ArrayWriter

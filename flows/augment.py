@@ -41,7 +41,7 @@ def augment(settings: AugmentSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers) as client,
+        dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
     ):
         workspace.remove_abandoned()
         artifacts.listen(client)

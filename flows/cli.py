@@ -454,7 +454,7 @@ def cluster(settings: Any) -> None:
     else:
         from flows.dask_cluster import dask_client
 
-        with dask_client(settings.dask_address, settings.workers) as client:
+        with dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client:
             figures = cluster_file(settings, client)
     typer.echo(f"{figures['rows']:,} rows of {figures['columns']} in {figures['seconds']:.1f} s.")
     if "clusters" in figures:

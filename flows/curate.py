@@ -75,7 +75,10 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
     with run.exclusive(wait_min=settings.wait_for_workspace_min):
         workspace.remove_abandoned()
         recover(workspace)
-        with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
+        with (
+            run.recorded(),
+            dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
+        ):
             artifacts.listen(client)
             _curate(run)
         return run.write()

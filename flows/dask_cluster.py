@@ -1,18 +1,15 @@
-"""The Dask side of a run: a local cluster of its own, or the address of a standing one."""
+"""The Dask side of a run: the address of a standing cluster, or one of its own, as it is told."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from flows import dask_kinds
 from storage.errors import FULL, InputError, MammosiftError, OutOfSpace
-
-WORKER_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**29), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-"""Workers keep freed memory. Dask's own default (64 KiB) gives every freed block back at once:
-training took twice as long, for the page faults."""
+from tasks.run_settings import DaskCluster
 
 
 class EndsWorkers(MammosiftError):
@@ -24,25 +21,31 @@ R = TypeVar("R")
 
 
 @contextmanager
-def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
-    """Connect to a scheduler, or start one with single-threaded worker processes on loopback.
+def dask_client(
+    address: str | None, workers: int | None, kind: DaskCluster = "local"
+) -> Iterator[Any]:
+    """Connect to a scheduler, or start a cluster that ends with the block.
 
     Parameters
     ----------
     address : str or None
         Of a running scheduler, e.g. ``tcp://10.0.0.5:8786``.
     workers : int or None
-        Processes of a local cluster; None is one a core.
+        Single-threaded processes of a cluster that is started; None is one a core of this machine.
+    kind : str
+        Where they are started: local, slurm, pbs or kubernetes.
 
     Yields
     ------
     distributed.Client
         The default client of this process until the block is left.
+
+    Raises
+    ------
+    InputError
+        The scheduler does not answer, or the cluster cannot be started as configured.
     """
-    import dask
-    from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
+    from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:
@@ -56,24 +59,7 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    spawn = "distributed.nanny.pre-spawn-environ"
-    local = {"temporary-directory": tempfile.gettempdir()}
-    local |= {f"{spawn}.{name}": value for name, value in WORKER_MALLOC.items()}
-    with (
-        dask.config.set(local),
-        LocalCluster(
-            n_workers=workers or CPU_COUNT,
-            threads_per_worker=1,
-            memory_limit=int(
-                0.9 * MEMORY_LIMIT
-            ),  # training and clustering run alone, in one worker
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=40,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask_kinds.started(kind, workers) as cluster, Client(cluster) as client:
         yield client
 
 

@@ -50,7 +50,7 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers) as client,
+        dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
     ):
         workspace.remove_abandoned()
         artifacts.listen(client)

@@ -244,7 +244,10 @@ def republish(
         run.facts["reviewed_run"] = last["run_id"]
         run.facts |= {name: last[name] for name in ("inputs", "films")}
         run.found = last["films"]["found"]
-        with run.recorded(), dask_client(settings.dask_address, settings.workers):
+        with (
+            run.recorded(),
+            dask_client(settings.dask_address, settings.workers, settings.dask_cluster),
+        ):
             used = films.read(workspace)
             _refuse_other_films(workspace, last, [f.source_sha256 or f.source for f in used])
             by_id = {f.mammogram_id: f for f in used}

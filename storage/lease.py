@@ -31,7 +31,9 @@ STALE_S = 120.0
 """Clocks of machines that share a workspace must agree to less than this."""
 ASK_AGAIN_S = 2.0
 SETTLE_S = 2.0
-"""An object store lets the last writer win: whoever writes waits this long and looks again."""
+"""Of an object store without conditional writes the last writer wins: whoever writes waits this
+long and looks again. On S3 a write says what it replaces, and only one of two succeeds."""
+REFUSED = (409, 412)
 
 
 class Lease:
@@ -83,6 +85,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_S):
             with contextlib.suppress(OSError):  # a full or absent disk: the run itself will say so
+                version = _version(self.workspace)
                 found = read(self.workspace)
                 if found and found.get("token") != self._holder["token"]:
                     self._lost = str(found.get("run_id"))
@@ -90,7 +93,10 @@ class Lease:
                 with self._lock:
                     self._holder["renewed"] = _now()
                     content = dict(self._holder)
-                self.workspace.write_json(FILE, content)
+                if self.workspace.is_s3 and found:
+                    _put(self.workspace, content, instead_of=version)
+                else:
+                    self.workspace.write_json(FILE, content)
 
 
 @contextmanager
@@ -197,10 +203,14 @@ def describe(lease: dict[str, Any]) -> str:
 
 def _take(workspace: Workspace, mine: dict[str, Any]) -> dict[str, Any] | None:
     """Take the lease; gives the holder where there is another one."""
+    version = _version(workspace)
     found = read(workspace)
     if found and not is_stale(found):
         return found
     mine["renewed"] = _now()
+    if workspace.is_s3:
+        taken = _put(workspace, mine, instead_of=version if found else None)
+        return None if taken else read(workspace) or {"token": None}
     if not workspace.is_local:
         workspace.write_json(FILE, mine)
         time.sleep(SETTLE_S)
@@ -209,6 +219,30 @@ def _take(workspace: Workspace, mine: dict[str, Any]) -> dict[str, Any] | None:
     if found:
         _bury(workspace, found)
     return None if _create(workspace, mine) else read(workspace) or {"token": None}
+
+
+def _version(workspace: Workspace) -> str | None:
+    """On S3 the mark of the lease's present content, asked for before the content is read."""
+    if not workspace.is_s3:
+        return None
+    try:
+        return str(workspace.fs.info(workspace.path(FILE))["ETag"])
+    except FileNotFoundError:
+        return None
+
+
+def _put(workspace: Workspace, holder: dict[str, Any], *, instead_of: str | None) -> bool:
+    """Write the lease on S3 where it is still as it was (None: not there); gives whether it is."""
+    condition = {"IfNoneMatch": "*"} if instead_of is None else {"IfMatch": instead_of}
+    data = json.dumps(holder, indent=2).encode()
+    try:
+        workspace.fs.pipe_file(workspace.path(FILE), data, **condition)
+    except OSError as e:
+        response = getattr(e.__cause__, "response", {})
+        if response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in REFUSED:
+            raise
+        return False
+    return True
 
 
 def _create(workspace: Workspace, mine: dict[str, Any]) -> bool:

@@ -16,6 +16,8 @@ from storage.schemas import MANIFEST
 from storage.workspace import Workspace, _writer_name
 
 PREVIOUS = ".manifest.previous"
+PUBLISHING = ".manifest.publishing.json"
+"""On an object store: some parts of the manifest are there, and some are not."""
 SPLITS = ("train", "validation", "test")
 
 Filters: TypeAlias = "pc.Expression | list[tuple[str, str, Any]] | list[list[tuple[str, str, Any]]]"
@@ -50,13 +52,19 @@ class ManifestWriter:
             )
 
     def publish(self) -> None:
-        """Replace the manifest by the parts written."""
+        """Replace the manifest by the parts written.
+
+        On a disk two renames do it. An object store has no folder to move: a note lies beside the
+        manifest until its last part is there, and `read_manifest` refuses while it does.
+        """
         source, target = (self.workspace.path(n) for n in (self.staging, "manifest"))
         if not self.workspace.is_local:
+            self.workspace.write_json(PUBLISHING, {"parts_from": self.staging})
             if self.workspace.exists("manifest"):
                 self.workspace.fs.rm(target, recursive=True)
-            for part in self.workspace.fs.find(source):  # an object store has no folder to move
+            for part in self.workspace.fs.find(source):
                 self.workspace.fs.mv(part, target + part.removeprefix(source))
+            self.workspace.fs.rm(self.workspace.path(PUBLISHING))
             return
         Path(source).mkdir(parents=True, exist_ok=True)
         recover(self.workspace)
@@ -101,7 +109,8 @@ def read_manifest(
     Raises
     ------
     WorkspaceError
-        There is no workspace, or no manifest in it.
+        There is no workspace, no manifest in it, or one of which parts are missing (a run on an
+        object store publishes it, or was killed while it did).
     ValueError
         A column or filter that the manifest cannot answer.
     """
@@ -111,6 +120,11 @@ def read_manifest(
         raise WorkspaceError(
             f"{workspace.uri} holds no manifest: no run in it has finished. "
             "Finish one with: mammosift run --out"
+        )
+    if not workspace.is_local and workspace.exists(PUBLISHING):
+        raise WorkspaceError(
+            f"the manifest of {workspace.uri} is not whole: a run publishes it just now, or was "
+            "killed while it did. Wait, or give the run's command again."
         )
     partitioning = ds.partitioning(pa.schema([("split", pa.string())]), flavor="hive")
     schema = pa.schema([*MANIFEST, pa.field("split", pa.string())], metadata=MANIFEST.metadata)

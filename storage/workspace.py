@@ -76,10 +76,12 @@ class Workspace:
             raise WorkspaceError(
                 f"{uri}: a workspace's name cannot hold '::'. Name another folder."
             )
-        fs, root = fsspec.core.url_to_fs(str(uri))
+        # what other processes wrote must be seen at once, so listings are asked for each time
+        fs, root = fsspec.core.url_to_fs(str(uri), use_listings_cache=False)
         self.fs: fsspec.AbstractFileSystem = fs
         self.root: str = str(root).rstrip("/")
         self.is_local = isinstance(fs, LocalFileSystem)
+        self.is_s3 = "s3" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
         self.uri = self.root if self.is_local else str(uri).rstrip("/")
 
     @classmethod
@@ -228,7 +230,9 @@ class Workspace:
         """Write a shard aside; on leaving the block it is checked, marked complete and published.
 
         On a local disk the rename publishes files and mark at once; an object store has no rename,
-        there the mark is written when all else is. If the block raises, nothing of it remains.
+        there the mark is written when all else is. If the block raises, nothing of it remains on a
+        disk; on an object store files without a mark do, since a second worker that Dask gave the
+        same shard may just be counting them. Whoever makes the shard writes the same ones.
         """
         final = f"{kind}/{key}"
         aside = f"{kind}/.{key}.{_writer_name()}.partial" if self.is_local else final
@@ -247,7 +251,7 @@ class Workspace:
                     # another worker made the same shard meanwhile: same key, same content
                     shutil.rmtree(self.path(aside))
         except BaseException:
-            if aside != final or not self.shard(kind, key).is_complete():
+            if self.is_local:
                 with contextlib.suppress(OSError):
                     self.fs.rm(self.path(aside), recursive=True)
             raise

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.run_settings import DaskCluster, dask_cluster_field, one_dask_side
+
 
 class ClusterFileSettings(BaseModel):
     """What a clustering of embeddings is told."""
@@ -73,11 +75,12 @@ class ClusterFileSettings(BaseModel):
         description="Address of a running scheduler whose workers do the work, e.g. "
         "tcp://10.0.0.5:8786.",
     )
+    dask_cluster: DaskCluster = dask_cluster_field()
     workers: int | None = Field(
         None,
         title="Workers",
-        description="Processes of this machine that do the work, over blocks of rows on disk: for "
-        "rows beyond the memory. Default: threads of one process.",
+        description="Processes of the Dask cluster that do the work, over blocks of rows on disk: "
+        "for rows beyond the memory. Default: threads of one process.",
         ge=1,
     )
     scratch: str | None = Field(
@@ -86,6 +89,8 @@ class ClusterFileSettings(BaseModel):
         description="Where blocks of rows are written; all workers must reach it. Default: the "
         "temporary folder of this machine.",
     )
+
+    _side = model_validator(mode="after")(one_dask_side)
 
     @model_validator(mode="after")
     def _one_kind_of_workers(self) -> ClusterFileSettings:

@@ -9,7 +9,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.run_settings import RunSettings, whole_path
+from tasks.run_settings import (
+    DaskCluster,
+    RunSettings,
+    dask_cluster_field,
+    one_dask_side,
+    whole_path,
+)
 
 
 class PictureSettings(RunSettings):
@@ -67,13 +73,16 @@ class PictureSettings(RunSettings):
         description="Address of a running cluster (tcp://host:8786) whose workers see the pictures "
         "and the workspace; default: a local cluster for this run.",
     )
+    dask_cluster: DaskCluster = dask_cluster_field()
     workers: int | None = Field(
         None,
-        title="Local workers",
-        description="Processes of the local cluster; default: one a core.",
+        title="Workers",
+        description="Single-threaded processes of the Dask cluster. Default: one a core of this "
+        "machine.",
         ge=1,
     )
 
+    _side = model_validator(mode="after")(one_dask_side)
     _whole = field_validator("source", "out", "films_csv")(whole_path)
 
 

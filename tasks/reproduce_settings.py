@@ -11,7 +11,13 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.published import EXPERIMENTS, RAW_PIXELS, SUPERVISED
-from tasks.run_settings import RunSettings, whole_path
+from tasks.run_settings import (
+    DaskCluster,
+    RunSettings,
+    dask_cluster_field,
+    one_dask_side,
+    whole_path,
+)
 
 Name = Literal["mnist-conv", "mnist-contrastive", "pneumonia-contrastive", "ddsm-study"]
 Recipe = Literal["published", "own", "raw-pixels", "resnet18"]
@@ -113,14 +119,16 @@ class ReproduceSettings(RunSettings):
         description="Address of a running cluster (tcp://host:8786) whose workers see data and "
         "workspace; default: a local cluster for this run.",
     )
+    dask_cluster: DaskCluster = dask_cluster_field()
     workers: int = Field(
         1,
-        title="Local workers",
-        description="Processes of the local cluster: trials at a time. A training uses all cores "
+        title="Workers",
+        description="Processes of the Dask cluster: trials at a time. A training uses all cores "
         "by itself unless told otherwise.",
         ge=1,
     )
 
+    _side = model_validator(mode="after")(one_dask_side)
     _whole = field_validator("data", "out", "truth")(whole_path)
 
     @model_validator(mode="after")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.run_settings import RunSettings, whole_path
+from tasks.run_settings import (
+    DaskCluster,
+    RunSettings,
+    dask_cluster_field,
+    one_dask_side,
+    whole_path,
+)
 
 
 class ReviewSettings(RunSettings):
@@ -47,10 +53,12 @@ class ReviewSettings(RunSettings):
         title="Dask scheduler",
         description="Address of a running cluster (tcp://host:8786); default: a local one.",
     )
+    dask_cluster: DaskCluster = dask_cluster_field()
     workers: int | None = Field(
         None,
-        title="Local workers",
-        description="Processes of the local cluster; default: one a core.",
+        title="Workers",
+        description="Single-threaded processes of the Dask cluster. Default: one a core of this "
+        "machine.",
         ge=1,
     )
     wait_for_workspace_min: float = Field(
@@ -62,6 +70,7 @@ class ReviewSettings(RunSettings):
         le=7 * 24 * 60,
     )
 
+    _side = model_validator(mode="after")(one_dask_side)
     _whole = field_validator("workspace", "decisions")(whole_path)
 
     @property

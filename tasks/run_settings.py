@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+DaskCluster: TypeAlias = Literal["local", "slurm", "pbs", "kubernetes"]
+S = TypeVar("S", bound=BaseModel)
 
 
 class RunSettings(BaseModel):
@@ -37,3 +40,37 @@ def whole_path(value: str | None, info: ValidationInfo) -> str | None:
             "give the whole path."
         )
     return str(path)
+
+
+def dask_cluster_field() -> Any:
+    """Field ``dask_cluster`` of every run's settings, beside ``dask_address`` and ``workers``."""
+    return Field(
+        "local",
+        title="Dask cluster",
+        description="Where workers are started, unless a Dask scheduler's address is given. local: "
+        "on this machine; slurm, pbs: as jobs of the batch system; kubernetes: as pods. Queue, "
+        "memory and image stand in Dask's own configuration (deployments/README.md).",
+    )
+
+
+def one_dask_side(settings: S) -> S:
+    """Check that the three settings of the Dask side go together.
+
+    Raises
+    ------
+    ValueError
+        An address and a kind of cluster are both given, or a cluster without a number of workers.
+    """
+    kind, address, workers = (
+        getattr(settings, name) for name in ("dask_cluster", "dask_address", "workers")
+    )
+    if kind != "local" and address is not None:
+        raise ValueError(
+            f"dask_cluster={kind!r} starts workers, dask_address={address!r} uses those that are "
+            "there; give one of them."
+        )
+    if kind != "local" and workers is None:
+        raise ValueError(
+            f"dask_cluster={kind!r} needs workers: how many processes to ask for, e.g. workers=16."
+        )
+    return settings

@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.run_settings import RunSettings, whole_path
+from tasks.run_settings import (
+    DaskCluster,
+    RunSettings,
+    dask_cluster_field,
+    one_dask_side,
+    whole_path,
+)
 
 
 def _field(title: str, description: str, *, unit: str | None = None, **bounds: Any) -> Any:
@@ -341,8 +347,12 @@ class CurationSettings(RunSettings):
         "workspace; default: a local cluster for this run.",
         default=None,
     )
+    dask_cluster: DaskCluster = dask_cluster_field()
     workers: int | None = _field(
-        "Local workers", "Processes of the local cluster; default: one a core.", default=None, ge=1
+        "Workers",
+        "Single-threaded processes of the Dask cluster. Default: one a core of this machine.",
+        default=None,
+        ge=1,
     )
     wait_for_workspace_min: float = _field(
         "Wait for the workspace",
@@ -354,6 +364,7 @@ class CurationSettings(RunSettings):
         le=7 * 24 * 60,
     )
 
+    _side = model_validator(mode="after")(one_dask_side)
     _whole = field_validator("source", "out", "films_csv", "lesions_csv", "exemplars", "verdicts")(
         whole_path
     )

@@ -16,6 +16,7 @@ from flows.cli import PREFECT_DEFAULTS
 from storage.manifest import SPLITS, ManifestWriter
 from storage.schemas import MANIFEST, SCHEMA_VERSION
 from storage.workspace import Workspace
+from tasks.settings import CurationSettings
 
 for name, value in PREFECT_DEFAULTS.items():  # before Prefect is imported for the first time
     os.environ.setdefault(name, value)
@@ -103,6 +104,25 @@ SMALL = {
 def small() -> dict[str, int]:
     """Settings that make a run over the made-up films short."""
     return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def local_run(
+    prefect_server: str,
+    film_folder: Path,
+    small: dict[str, int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> CurationSettings:
+    """Settings of a run on this machine that has ended: what other ways must come to as well.
+
+    Tests that use it stand in the same ``xdist_group``, so that it is done once.
+    """
+    from flows.curate import curate
+
+    out = tmp_path_factory.mktemp("local-run") / "w"
+    settings = CurationSettings(source=str(film_folder), out=str(out), **small)
+    curate(settings)
+    return settings
 
 
 def publish_tiles(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from models.cluster_tree import CONDENSED, as_arrays, nodes_of_labels
 from models.neighbours import nearest_stored
 from models.pairs.block_search import SearchInBlocks, nearest_of_blocks
 from models.pairs.blocks import Blocks, is_stored, require_matrix, scratch_folder, stored
@@ -376,42 +377,16 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             density = 1.0 / reach[every, at]
         joined: tuple[NDArray[np.int32], NDArray[np.float32]] = _join(
-            near.indices[every, at], density, self.labels_, *_as_arrays(self.condensed_tree_)
+            near.indices[every, at], density, self.labels_, *as_arrays(self.condensed_tree_)
         )
         return joined
-
-
-CONDENSED = np.dtype(
-    [("parent", np.intp), ("child", np.intp), ("lambda_val", float), ("child_size", np.intp)]
-)
-
-
-def _as_arrays(condensed: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Parent of each row and cluster (-1 for the root), and the density at which it leaves."""
-    size = int(max(condensed["parent"].max(), condensed["child"].max())) + 1
-    parent = np.full(size, -1, dtype=np.int64)
-    density = np.zeros(size)
-    parent[condensed["child"]] = condensed["parent"]
-    density[condensed["child"]] = condensed["lambda_val"]
-    return parent, density
 
 
 @njit(nogil=True, cache=True)
 def _join(row, density, labels, parent, leaves_at):  # type: ignore[no-untyped-def]
     """Label and membership of rows that join the tree at a row, at a density."""
     n_clusters = labels.max() + 1
-    chosen = np.full(n_clusters, -1, dtype=np.int64)  # the lowest cluster that holds all its rows
-    for r in range(len(labels)):
-        if labels[r] < 0:
-            continue
-        own = parent[r]
-        other = chosen[labels[r]]
-        while other >= 0 and own != other:  # a cluster's number is above its parent's
-            if own > other:
-                own = parent[own]
-            else:
-                other = parent[other]
-        chosen[labels[r]] = own
+    chosen = nodes_of_labels(labels, parent)
     label_of = np.full(len(parent), -1, dtype=np.int32)
     densest = np.zeros(n_clusters)
     for c in range(n_clusters):

@@ -112,7 +112,12 @@ def _estimator(settings: ClusterFileSettings, client: Any) -> Any:
     if settings.method == "dbscan":
         return DBSCANClusterer(settings.eps, min_samples=settings.min_samples, **where)
     if settings.method == "kmeans":
-        return KMeansClusterer(settings.n_clusters, random_state=settings.seed, **where)
+        return KMeansClusterer(
+            settings.n_clusters,
+            algorithm=settings.algorithm,
+            random_state=settings.seed,
+            **where,
+        )
     return HDBSCANClusterer(
         settings.min_cluster_size,
         min_samples=settings.min_samples,

@@ -48,6 +48,12 @@ class ClusterFileSettings(BaseModel):
         10, title="Smallest cluster", description="Of hdbscan. Unit: rows.", ge=2
     )
     n_clusters: int = Field(20, title="Number of clusters", description="Of kmeans.", ge=1)
+    algorithm: Literal["lloyd", "two-level", "minibatch"] = Field(
+        "lloyd",
+        title="Algorithm",
+        description="Of kmeans: lloyd reads all rows in each iteration; two-level reads them four "
+        "times, for ten million and more; minibatch learns from a sample and reads them twice.",
+    )
     k: int = Field(
         10,
         title="Neighbours",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from tasks.fingerprint import source_fingerprint
 KIND = "clusters"
 EMBEDDINGS = "embeddings"
 SUMMARY = "clusterer.json"
+DISTANCES, TREE = "k_distances.json", "tree.json"
+"""What the report draws: distances that DBSCAN's radius was chosen from; HDBSCAN's clusters."""
+MOST_DRAWN = 2_000
+"""Clusters of the tree, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def cluster_key(embedding_keys: Sequence[str], settings: ClusterSettings) -> str
         "models.clustering",
         "models.dbscan",
         "models.hdbscan",
+        "models.cluster_tree",
         "models.kmeans",
         "models.kmeans_starts",
         "models.lloyd",
@@ -112,9 +117,34 @@ def _write(writer: ShardWriter, keys: list[str], settings: ClusterSettings) -> N
     summary = {"settings": asdict(settings), "clusters": n_clusters, "noise": noise}
     if isinstance(eps := getattr(estimator, "eps_", None), float):
         summary["eps_used"] = eps
+    _write_figures(writer, estimator)
     writer.write_bytes(SUMMARY, json.dumps(summary, indent=2).encode())
     writer.rows = start
     writer.counts = {"tiles": start, "clusters": n_clusters, "noise": noise}
+
+
+def _write_figures(writer: ShardWriter, estimator: Any) -> None:
+    """Write what a clusterer chose by: DBSCAN's sorted distances, HDBSCAN's tree of clusters."""
+    distances = getattr(estimator, "k_distances_", None)
+    if distances is not None:
+        writer.write_bytes(DISTANCES, json.dumps(distances.tolist()).encode())
+    condensed = getattr(estimator, "condensed_tree_", None)
+    if condensed is not None:
+        from models.cluster_tree import cluster_tree
+
+        tree = cluster_tree(condensed, estimator.labels_)
+        # a parent is larger than its children and comes before them: what is left is a tree
+        kept = np.sort(np.argsort(-tree.size, kind="stable")[:MOST_DRAWN])
+        number = np.full(len(tree.parent) + 1, -1)
+        number[kept] = np.arange(len(kept))
+        found = {
+            "parent": number[tree.parent[kept]].tolist(),
+            "size": tree.size[kept].tolist(),
+            "far": [v if np.isfinite(v) else None for v in tree.far[kept].tolist()],
+            "near": [v if np.isfinite(v) else None for v in tree.near[kept].tolist()],
+            "label": tree.label[kept].tolist(),
+        }
+        writer.write_bytes(TREE, json.dumps(found).encode())
 
 
 def standardised(

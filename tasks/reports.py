@@ -16,6 +16,7 @@ from tasks.kernels import scoring, screening
 from tasks.report_page import tiles as fates
 from tasks.report_page.cautions import cautions_of, scanner_shortcut
 from tasks.report_page.centres import central_tiles
+from tasks.report_page.chosen import choice_picture
 from tasks.report_page.closeness import neighbours
 from tasks.report_page.counts import (
     changed_settings,
@@ -150,6 +151,7 @@ def gather(
         cluster_count=sum(label != NOISE for label in survey.cluster_sizes),
         noise=survey.cluster_sizes[NOISE],
         map=tile_map(workspace, record),
+        chosen=choice_picture(workspace, record),
         outliers=outliers,
         duplicates=copies,
         encoder=encoder,

@@ -144,6 +144,87 @@ def scatter(
     return _picture(figure)
 
 
+def tree(
+    parent: Sequence[int],
+    size: Sequence[int],
+    far: Sequence[float | None],
+    near: Sequence[float | None],
+    label: Sequence[int],
+    *,
+    across: str,
+    up: str,
+    dark: bool = False,
+) -> Picture:
+    """Draw nested clusters as bars that hang from each other, as wide as they are large.
+
+    Parameters
+    ----------
+    parent : sequence of int
+        Number of the bar that each hangs from, which is lower; -1 for the first.
+    size : sequence of int
+        Members, no more than the parent's.
+    far, near : sequence of float or None
+        Where a bar begins and ends, from above; None: without bound.
+    label : sequence of int
+        Of those that are coloured and named; -1 for the others.
+    across, up : str
+        What the axes are.
+    dark : bool
+        For a dark page.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        BGR.
+
+    Raises
+    ------
+    ValueError
+        There is no bar.
+    """
+    if not len(parent):
+        raise ValueError("there is nothing to draw: the tree is empty")
+    figure, axes, theme = _axes(across, up, dark)
+    axes.grid(visible=False, axis="x")
+    bounded = [v for v in [*far, *near] if v is not None]
+    top = 1.1 * max(bounded, default=1.0)
+    left = _lefts(parent, size)
+    chosen = [i for i in range(len(parent)) if label[i] >= 0]
+    named = sorted(chosen, key=lambda i: -size[i])[: len(COLOURS)]
+    colours = {i: _colour(n, dark) for n, i in enumerate(named)}
+    for i in range(len(parent)):
+        begin, end = (top if v is None else v for v in (far[i], near[i]))
+        colour = colours.get(i, theme["ink"] if label[i] >= 0 else theme["faint"])
+        axes.bar(
+            left[i], begin - end, size[i], end, align="edge", color=colour,
+            edgecolor=theme["ground"], linewidth=0.6,
+        )  # fmt: skip
+        if i in colours:
+            axes.annotate(
+                str(label[i]), (left[i] + size[i] / 2, end), xytext=(0, -2),
+                textcoords="offset points", ha="center", va="top", fontsize=LETTERS_PT,
+                color=theme["ink"],
+            )  # fmt: skip
+    axes.set_xlim(0, size[0])
+    axes.set_ylim(-0.08 * top, top)
+    return _picture(figure)
+
+
+def _lefts(parent: Sequence[int], size: Sequence[int]) -> list[float]:
+    """Left edges of bars: children beside each other below their parent, the largest first."""
+    children: dict[int, list[int]] = {}
+    for i, above in enumerate(parent):
+        children.setdefault(above, []).append(i)
+    left = [0.0] * len(parent)
+    for above in range(len(parent)):  # parents come first
+        below = sorted(children.get(above, []), key=lambda i: (-size[i], i))
+        at = left[above] + (size[above] - sum(size[i] for i in below)) / 2
+        for i in below:
+            left[i] = at
+            at += size[i]
+    return left
+
+
 def rows_of_tiles(rows: Sequence[npt.NDArray[np.floating]]) -> Picture:
     """Rows of small pictures below each other.
 

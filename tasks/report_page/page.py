@@ -15,7 +15,7 @@ from markupsafe import Markup
 from tasks.report_page.cautions import Caution, ScannerShortcut
 from tasks.report_page.duplicates import NearDuplicates
 from tasks.report_page.films import FilmSurvey
-from tasks.report_page.mapped import TileMap
+from tasks.report_page.mapped import MapPicture, TileMap
 from tasks.report_page.measured import Measured
 from tasks.report_page.pictures import Curve, FilmPicture
 from tasks.report_page.shortcuts import Audit
@@ -125,6 +125,7 @@ class Page:
     cluster_count: int
     noise: int
     map: TileMap | None
+    chosen: MapPicture | None
     outliers: Sheet
     duplicates: NearDuplicates
     encoder: dict[str, Any]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import cv2
 import numpy as np
 import pytest
@@ -56,3 +58,30 @@ def test_the_most_frequent_labels_are_groups_and_the_rest_comes_first() -> None:
 
 def test_small_tiles_are_enlarged() -> None:
     assert drawing.rows_of_tiles([np.zeros((2, 4, 4))] * 3).shape == (28, 18)
+
+
+class TestTree:
+    NESTED: ClassVar[dict[str, Any]] = {
+        "parent": [-1, 0, 0, 1, 1],
+        "size": [100, 60, 30, 20, 20],
+        "far": [None, 4.0, 4.0, 2.0, 2.0],
+        "near": [4.0, 2.0, 1.0, 0.5, 0.0],
+        "label": [-1, -1, 0, 1, 2],
+    }
+
+    def test_children_lie_beside_each_other_below_their_parent(self) -> None:
+        left = drawing._lefts(self.NESTED["parent"], self.NESTED["size"])
+        assert left == [0.0, 5.0, 65.0, 15.0, 35.0]
+
+    def test_chosen_clusters_are_coloured_and_the_others_grey(self) -> None:
+        one = drawing.tree(**self.NESTED, across="tiles", up="distance")
+        none = drawing.tree(
+            **self.NESTED | {"label": [-1] * 5}, across="tiles", up="distance", dark=False
+        )
+        assert one.shape == none.shape
+        assert (np.ptp(one.astype(int), axis=2) > 60).sum() > 5000
+        assert (np.ptp(none.astype(int), axis=2) > 60).sum() == 0
+
+    def test_an_empty_tree_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="the tree is empty"):
+            drawing.tree([], [], [], [], [], across="tiles", up="distance")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
+from models.cluster_tree import cluster_tree
 from models.hdbscan import NOISE, HDBSCANClusterer, least_tree, least_tree_blocks, merges
 from models.pairs.blocks import Blocks, stored
 from models.pairs.nearest import nearest_rows
@@ -385,3 +386,37 @@ class TestHDBSCAN:
         clusterer = HDBSCANClusterer(10, min_samples=5).fit(surface(1000))
         again = pickle.loads(pickle.dumps(clusterer))  # noqa: S301
         assert again.predict(np.full((2, 24), 1e4, dtype=np.float32)).tolist() == [NOISE, NOISE]
+
+
+class TestClusterTree:
+    def test_two_groups_part_at_the_distance_between_them(self) -> None:
+        rng = np.random.default_rng(0)
+        groups = [rng.normal(0, 0.1, (30, 2)), rng.normal((9, 0), 0.1, (40, 2))]
+        found = HDBSCANClusterer(10, min_samples=3).fit(np.concatenate(groups))
+        tree = cluster_tree(found.condensed_tree_, found.labels_)
+        assert tree.parent[0] == -1
+        assert tree.size[0] == 70
+        assert np.isinf(tree.far[0])
+        children = np.flatnonzero(tree.parent == 0)
+        assert sorted(tree.size[children]) == [30, 40]
+        assert (tree.far[children] == tree.near[0]).all()
+        assert 8 < tree.near[0] < 9.5
+        assert sorted(tree.label[tree.label >= 0]) == [0, 1]
+        for node in np.flatnonzero(tree.label >= 0):
+            assert tree.size[node] >= (found.labels_ == tree.label[node]).sum()
+
+    def test_parents_come_first_are_larger_and_end_where_children_begin(self) -> None:
+        rows = surface(3000)
+        found = HDBSCANClusterer(15, min_samples=4).fit(rows)
+        tree = cluster_tree(found.condensed_tree_, found.labels_)
+        inner = np.flatnonzero(tree.parent >= 0)
+        above = tree.parent[inner]
+        assert (above < inner).all()
+        assert (tree.size[above] > tree.size[inner]).all()
+        np.testing.assert_array_equal(tree.far[inner], tree.near[above])
+        assert (tree.near <= tree.far).all()
+        assert len(np.unique(tree.label[tree.label >= 0])) == found.labels_.max() + 1
+
+    def test_too_few_rows_have_no_tree(self) -> None:
+        found = HDBSCANClusterer(10).fit(np.zeros((3, 2)))
+        assert len(cluster_tree(found.condensed_tree_, found.labels_).parent) == 0

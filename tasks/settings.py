@@ -208,7 +208,7 @@ class CurationSettings(RunSettings):
         "At most this many tiles, drawn over all shards, train the autoencoder.",
         default=4096,
         ge=2,
-        le=100_000,
+        le=10_000_000,
     )
     max_epochs: int = _field(
         "Epochs", "At most; training stops earlier once it no longer improves.", default=20, ge=1

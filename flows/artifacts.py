@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
+import queue
 import re
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from prefect.artifacts import (
@@ -13,11 +16,9 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
 from storage.records import Mammogram
-from storage.workspace import ShardRef
 from tasks import progress
 from tasks.review_page.contact import Contact
 
@@ -25,60 +26,38 @@ ROWS_SHOWN = 200
 SHEETS_SHOWN = 30
 
 
-def follow(stage: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """Number and result of each shard of a stage as it is done; one log line and one tick each.
+@contextmanager
+def listening(client: Any) -> Iterator[None]:
+    """Show inside what long steps report from their worker: a log line and a bar a training."""
+    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    client.subscribe_topic(progress.TOPIC, lambda event: messages.put(event[1]))
+    # a thread of its own: the client's must not wait for Prefect's server
+    shower = threading.Thread(target=contextvars.copy_context().run, args=(_show, messages))
+    shower.start()
+    try:
+        yield
+    finally:
+        client.unsubscribe_topic(progress.TOPIC)
+        messages.put(None)
+        shower.join()
 
-    Raises
-    ------
-    Exception
-        Whatever the first shard that failed for good raised.
-    """
-    ordered = list(futures)
-    number = {future.task_run_id: i for i, future in enumerate(ordered)}
-    if not ordered:
-        return
+
+def _show(messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
     logger = get_run_logger()
-    bar: Any = create_progress_artifact(0.0, key=f"progress-{stage}", description=f"Stage {stage}")
-    started = time.monotonic()
-    for done, future in enumerate(as_completed(ordered), start=1):
-        result = future.result()
-        logger.info(
-            "%s %d/%d%s, about %s left",
-            stage,
-            done,
-            len(ordered),
-            _describe(result),
-            _duration((time.monotonic() - started) / done * (len(ordered) - done)),
-        )
-        update_progress_artifact(bar, 100.0 * done / len(ordered))
-        yield number[future.task_run_id], result
-
-
-def listen(client: Any) -> None:
-    """Show what long steps report from their worker."""
-    logger = get_run_logger()
-
-    def show(event: tuple[float, dict[str, Any]]) -> None:
-        message = event[1]
-        if message.get("stage") == "train":
-            logger.info(
-                "train epoch %d/%d: loss %.4f, validation %.4f",
-                message["epoch"],
-                message["max_epochs"],
-                message["training_loss"],
-                message["validation_loss"],
-            )
-        elif message.get("stage") == "trial":
-            logger.info(
-                "%s, seed %d, epoch %d/%d: loss %.4f",
-                message["name"],
-                message["seed"],
-                message["epoch"],
-                message["max_epochs"],
-                message["loss"],
-            )
-
-    client.subscribe_topic(progress.TOPIC, show)
+    bars: dict[str, Any] = {}
+    while (message := messages.get()) is not None:
+        name = "encoder" if message["stage"] == "train" else f"{message['name']} {message['seed']}"
+        losses = f"loss {message['training_loss']:.4f}"
+        if message["validation_loss"] is not None:
+            losses += f", validation {message['validation_loss']:.4f}"
+        epochs = f"epoch {message['epoch']}/{message['max_epochs']}"
+        logger.info("%s, %s: %s", name, epochs, losses)
+        done, said = 100.0 * message["epoch"] / message["max_epochs"], f"{epochs}: {losses}"
+        if name not in bars:
+            key = "training-" + re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+            bars[name] = create_progress_artifact(done, key=key, description=f"{name}, {said}")
+        else:
+            update_progress_artifact(bars[name], done, description=f"{name}, {said}")
 
 
 def waiting(holder: str) -> None:
@@ -206,21 +185,3 @@ def reviewed(before: dict[str, int], after: dict[str, int], run_id: str, report:
 def plain(text: str) -> str:
     """Text of somebody's own in Markdown, taken as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", text)
-
-
-def _describe(result: Any) -> str:
-    if isinstance(result, ShardRef):
-        counts = ", ".join(f"{n} {name}" for name, n in result.counts.items() if n)
-        where = "already there" if result.reused else f"{result.seconds:.1f} s"
-        return f": {counts}; {where}"
-    if isinstance(result, list):
-        return f": {len(result)} files"
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

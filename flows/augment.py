@@ -5,25 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task, unmapped
+from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, temporary_server
-from flows.curate import MAX_SHARDS_AT_ONCE
+from flows import temporary_server
 from flows.dask_cluster import dask_client, on_worker
-from flows.pictures import STEP, find_pictures, record_pictures, run_name, with_late_exclusions
+from flows.pictures import find_pictures, record_pictures, run_name, with_late_exclusions
 from flows.run_record import RunRecord
+from flows.shards import STEP
 from storage import area_shards, copy_shards
 from storage.records import FilmShard
 from storage.workspace import ShardRef, Workspace
 from tasks import augment_reports, augmentations, films
 from tasks.picture_settings import AugmentSettings
+from tasks.planning import MOST_TASKS
 
 
 @flow(
     name="augment",
     flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_TASKS),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def augment(settings: AugmentSettings) -> dict[str, Any]:
@@ -40,10 +41,9 @@ def augment(settings: AugmentSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers) as client,
+        dask_client(settings.dask_address, settings.workers),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
         copies, how = _copy(run, settings, root, shards)
@@ -73,19 +73,13 @@ def _copy(
     )
     with run.stage("copies") as stage:
         uri = run.workspace.uri
-        names = [s.name for s in shards]
-        futures = copy.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
-        refs: list[ShardRef] = run.in_order("copies", futures)
+        refs = run.in_order(
+            "copies",
+            lambda shard: on_worker(augmentations.augment_shard, uri, str(root), shard, how),
+            shards,
+        )
         stage.add(refs)
     return refs, how
-
-
-@task(task_run_name="copies {name}", **STEP)
-def copy(
-    name: str, uri: str, root: str, shard: FilmShard, settings: augmentations.CopySettings
-) -> ShardRef:
-    """Write the copies of a shard of pictures."""
-    return on_worker(augmentations.augment_shard, uri, root, shard, settings)
 
 
 @task(task_run_name="report", **STEP)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, steps, temporary_server
@@ -35,12 +35,11 @@ from tasks import (
     tile_augmentations,
     tiles,
 )
+from tasks.planning import MOST_TASKS
 from tasks.settings import CurationSettings
 
 REMEMBER_EVERY_S = 20.0
 """A run killed while it reads headers and hashes has lost this much of it."""
-MAX_SHARDS_AT_ONCE = 256
-"""Shards that wait for Dask at a time, each in a sleeping thread: more than there are workers."""
 
 
 def _run_name() -> str:
@@ -54,7 +53,7 @@ def _run_name() -> str:
 @flow(
     name="curate",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_TASKS),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def curate(settings: CurationSettings) -> dict[str, Any]:
@@ -76,8 +75,11 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
     with run.exclusive(wait_min=settings.wait_for_workspace_min):
         workspace.remove_abandoned()
         recover(workspace)
-        with run.recorded(), dask_client(settings.dask_address, settings.workers) as client:
-            artifacts.listen(client)
+        with (
+            run.recorded(),
+            dask_client(settings.dask_address, settings.workers) as client,
+            artifacts.listening(client),
+        ):
             _curate(run)
         return run.write()
 
@@ -103,15 +105,13 @@ def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
     with run.stage("films"):
         root, batches = films.find(settings.source)
         known = films.known_headers(workspace)
-        futures = steps.describe.map(
-            list(range(len(batches))),
-            batches,
-            unmapped(settings.max_film_megapixels),
-            [{s: known[s] for _, s in batch if s in known} for batch in batches],
-        )
         described: list[Mammogram] = []
         written = time.monotonic()
-        for _, batch in run.follow("headers", futures):
+        for _, batch in run.follow(
+            "headers",
+            lambda batch: steps.describe(batch, settings.max_film_megapixels, known),
+            batches,
+        ):
             described += batch
             if time.monotonic() - written > REMEMBER_EVERY_S:
                 films.remember_headers(workspace, described)
@@ -157,14 +157,9 @@ def _cut(
         )
     )
     with run.stage("tiles") as stage:
-        futures = steps.cut.map(
-            [s.name for s in shards],
-            unmapped(workspace.uri),
-            unmapped(str(root)),
-            shards,
-            unmapped(cutting),
+        refs = run.in_order(
+            "tiles", lambda shard: steps.cut(workspace.uri, str(root), shard, cutting), shards
         )
-        refs = run.in_order("tiles", futures)
         stage.add(refs)
     used = _with_late_exclusions(workspace, found, refs)
     films.write(workspace, used)
@@ -236,8 +231,7 @@ def _embed(
         encoder = steps.train(uri, keys, split, learning)
         stage.add([encoder])
     with run.stage("embeddings") as stage:
-        futures = steps.embed.map(unmapped(uri), keys, unmapped(encoder.key))
-        embedded = run.in_order("embeddings", futures)
+        embedded = run.in_order("embeddings", lambda key: steps.embed(uri, key, encoder.key), keys)
         stage.add(embedded)
     return encoder, embedded
 
@@ -344,19 +338,22 @@ def publish(
             "all": deciding.misinformative_threshold,
             "by_scanner": dict(deciding.thresholds),
         }
-        futures = steps.decide.map(
-            unmapped(workspace.uri),
-            [ref.key for ref in tile_refs],
-            [(clustered.key, ref.key) for ref in embedded],
-            of_shard,
-            [{i: split[i] for i in members} for members in of_shard],
-            unmapped(deciding),
-            unmapped(run.run_id),
-            unmapped(staging),
-            unmapped(key),
-            unmapped(None if copies is None else copies.key),
+        parts = run.in_order(
+            "manifest",
+            lambda shard: steps.decide(
+                workspace.uri,
+                shard[0].key,
+                (clustered.key, shard[1].key),
+                shard[2],
+                {i: split[i] for i in shard[2]},
+                deciding,
+                run.run_id,
+                staging,
+                key,
+                None if copies is None else copies.key,
+            ),
+            list(zip(tile_refs, embedded, of_shard, strict=True)),
         )
-        parts = run.in_order("manifest", futures)
         by_fate, kept_by_split = decisions.count_tiles(parts)
         by_decision: dict[str, int] = {}
         for fate, n in by_fate.items():
@@ -387,8 +384,8 @@ def _augment(run: RunRecord, tile_refs: list[ShardRef]) -> None:
         settings.labels_to_copy, settings.augment_copies, settings.copy_operations, settings.seed
     )
     with run.stage("augmented") as stage:
-        futures = steps.augment.map(unmapped(uri), [ref.key for ref in tile_refs], unmapped(how))
-        made = run.in_order("augmented", futures)
+        keys = [ref.key for ref in tile_refs]
+        made = run.in_order("augmented", lambda key: steps.augment(uri, key, how), keys)
         stage.add(made)
         tile_augmentations.publish(uri, [ref.key for ref in made], run.run_id)
     run.facts["augmented"] = {

@@ -8,26 +8,27 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import flow, task, unmapped
+from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, temporary_server
-from flows.curate import MAX_SHARDS_AT_ONCE
+from flows import temporary_server
 from flows.dask_cluster import dask_client, on_worker
-from flows.pictures import STEP, find_pictures, record_pictures, run_name, with_late_exclusions
+from flows.pictures import find_pictures, record_pictures, run_name, with_late_exclusions
 from flows.run_record import RunRecord
+from flows.shards import STEP
 from storage import area_shards
 from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef, Workspace
 from tasks import films, measure_reports, measures
 from tasks.picture_settings import MeasureSettings
+from tasks.planning import MOST_TASKS
 
 
 @flow(
     name="measure",
     flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_TASKS),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def measure(settings: MeasureSettings) -> dict[str, Any]:
@@ -44,10 +45,9 @@ def measure(settings: MeasureSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers) as client,
+        dask_client(settings.dask_address, settings.workers),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
         samples = _sample(run, settings, root, shards)
@@ -69,10 +69,12 @@ def _sample(
         )
     )
     with run.stage("samples") as stage:
-        names = [s.name for s in shards]
         uri = run.workspace.uri
-        futures = sample.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
-        refs: list[ShardRef] = run.in_order("samples", futures)
+        refs = run.in_order(
+            "samples",
+            lambda shard: on_worker(measures.sample_shard, uri, str(root), shard, how),
+            shards,
+        )
         stage.add(refs)
     return refs
 
@@ -101,15 +103,12 @@ def _measure(
         **settings.only("kind", "balance", "pixel_spacing_mm", "max_film_megapixels"),
     )
     with run.stage("areas") as stage:
-        futures = measure_areas.map(
-            [s.name for s in shards],
-            unmapped(run.workspace.uri),
-            unmapped(str(root)),
+        uri = run.workspace.uri
+        refs = run.in_order(
+            "areas",
+            lambda shard: on_worker(measures.measure_shard, uri, str(root), shard, fitted.key, how),
             shards,
-            unmapped(fitted.key),
-            unmapped(how),
         )
-        refs: list[ShardRef] = run.in_order("areas", futures)
         stage.add(refs)
     return refs
 
@@ -134,31 +133,10 @@ def _report(run: RunRecord, table: pa.Table, fitted: ShardRef, areas: list[Shard
         run.facts["report"] = report(run.workspace.uri, run.run_id)
 
 
-@task(task_run_name="sample {name}", **STEP)
-def sample(
-    name: str, uri: str, root: str, shard: FilmShard, settings: measures.SampleSettings
-) -> ShardRef:
-    """Draw pixels of a shard of pictures."""
-    return on_worker(measures.sample_shard, uri, root, shard, settings)
-
-
 @task(task_run_name="fit colours", **STEP)
 def fit(uri: str, keys: Sequence[str], settings: measures.FitSettings) -> ShardRef:
     """Fit the clusters."""
     return on_worker(measures.fit_colours, uri, keys, settings)
-
-
-@task(task_run_name="measure {name}", **STEP)
-def measure_areas(
-    name: str,
-    uri: str,
-    root: str,
-    shard: FilmShard,
-    colours_key: str,
-    settings: measures.AreaSettings,
-) -> ShardRef:
-    """Measure a shard of pictures."""
-    return on_worker(measures.measure_shard, uri, root, shard, colours_key, settings)
 
 
 @task(task_run_name="report", **STEP)

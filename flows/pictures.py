@@ -9,26 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task, unmapped
-from prefect.cache_policies import NO_CACHE
-
 from flows import artifacts
 from flows.dask_cluster import on_worker
 from flows.run_record import RunRecord
-from flows.steps import DELAYS_S, RETRIES, may_pass
 from storage import photographs
 from storage.errors import MammosiftError
 from storage.records import Mammogram
 from tasks import films, measures
 from tasks.picture_settings import PictureSettings
-
-STEP: Any = {
-    "retries": RETRIES,
-    "retry_delay_seconds": DELAYS_S,
-    "retry_condition_fn": may_pass,
-    "cache_policy": NO_CACHE,
-}
-"""Options of a Prefect task that sends one step to a worker."""
 
 
 def run_name() -> str:
@@ -46,14 +34,12 @@ def find_pictures(run: RunRecord, settings: PictureSettings) -> tuple[list[Mammo
     with run.stage("headers"):
         root, batches = films.find(settings.source)
         known = films.known_headers(workspace)
-        futures = describe.map(
-            list(range(len(batches))),
+        of_batches = run.in_order(
+            "headers",
+            lambda batch: describe(batch, settings.kind, settings.max_film_megapixels, known),
             batches,
-            unmapped(settings.kind),
-            unmapped(settings.max_film_megapixels),
-            [{s: known[s] for _, s in batch if s in known} for batch in batches],
         )
-        described = [film for batch in run.in_order("headers", futures) for film in batch]
+        described = [film for batch in of_batches for film in batch]
         films.remember_headers(workspace, described)
         table = settings.films_csv
         found, warnings = films.join(described, root, films_csv=table, lesions_csv=None)
@@ -107,19 +93,17 @@ def record_pictures(run: RunRecord, used: Sequence[Mammogram]) -> None:
         )
 
 
-@task(task_run_name="headers {batch}", **STEP)
 def describe(
-    batch: int,
     files: Sequence[tuple[str, str]],
     kind: photographs.Kind,
     max_film_megapixels: float,
     known: dict[str, Mammogram],
 ) -> list[Mammogram]:
-    """Read the headers of a batch of files."""
+    """Read the headers of a batch of files, but for those of pictures that are known."""
     return on_worker(
         measures.describe_batch,
         files,
         kind=kind,
         max_film_megapixels=max_film_megapixels,
-        known=known,
+        known={source: known[source] for _, source in files if source in known},
     )

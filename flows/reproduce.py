@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task, unmapped
+from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, steps, temporary_server
-from flows.curate import MAX_SHARDS_AT_ONCE
 from flows.dask_cluster import dask_client, on_gpu_worker, on_worker
-from flows.pictures import STEP
 from flows.run_record import RunRecord
+from flows.shards import STEP
 from storage import image_sets
 from storage.errors import InputError
 from storage.workspace import ShardRef, Workspace
 from tasks import film_study, films, reproduce_reports, reproduce_settings, tiles, trials
+from tasks.planning import MOST_TASKS
 from tasks.reproduce_settings import UNTRAINED, ReproduceSettings
 
 FILMS_PER_SHARD = 16
@@ -35,7 +35,7 @@ def _run_name() -> str:
 @flow(
     name="reproduce",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_TASKS),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
         run.exclusive(),
         run.recorded(),
         dask_client(settings.dask_address, settings.workers) as client,
+        artifacts.listening(client),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         made = _study(run, settings) if settings.name == "ddsm-study" else _trials(run, settings)
         run.facts["shards"] = {"trials": [ref.key for ref in made], "kind": made[0].kind}
         run.write()  # the report reads it; written again when the report's own time is known
@@ -79,14 +79,12 @@ def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
             for recipe in settings.recipes
             for seed in range(settings.n_seeds)
         ]
-        futures = run_trial.map(
-            [f"{how.recipe} {how.seed}" for how in wanted],
-            unmapped(run.workspace.uri),
-            unmapped(settings.data),
-            unmapped(digest),
+        uri = run.workspace.uri
+        refs = run.in_order(
+            "trials",
+            lambda how: on_gpu_worker(trials.run_trial, uri, settings.data, digest, how),
             wanted,
         )
-        refs: list[ShardRef] = run.in_order("trials", futures)
         stage.add(refs)
     return refs
 
@@ -105,9 +103,9 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
     )
     uri = run.workspace.uri
     with run.stage("tiles") as stage:
-        names = [s.name for s in shards]
-        futures = steps.cut.map(names, unmapped(uri), unmapped(str(root)), shards, unmapped(how))
-        cut_shards: list[ShardRef] = run.in_order("tiles", futures)
+        cut_shards = run.in_order(
+            "tiles", lambda shard: steps.cut(uri, str(root), shard, how), shards
+        )
         stage.add(cut_shards)
     keys = [ref.key for ref in cut_shards]
     sources = {str(f.mammogram_id): f.source for f in found if f.excluded_reason is None}
@@ -122,15 +120,13 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
             for network in film_study.NETWORKS
             for seed in range(settings.n_seeds)
         ]
-        futures = study.map(
-            [f"{how.network} {how.seed}" for how in wanted],
-            unmapped(uri),
-            unmapped(keys),
-            unmapped(sources),
-            unmapped(settings.truth),
+        refs = run.in_order(
+            "studies",
+            lambda how: on_gpu_worker(
+                film_study.run_study, uri, keys, sources, settings.truth, how
+            ),
             wanted,
         )
-        refs: list[ShardRef] = run.in_order("studies", futures)
         stage.add(refs)
     return refs
 
@@ -138,10 +134,10 @@ def _study(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
 def _find_films(run: RunRecord, settings: ReproduceSettings) -> tuple[Path, list[Any]]:
     with run.stage("films"):
         root, batches = films.find(settings.data)
-        futures = steps.describe.map(
-            list(range(len(batches))), batches, unmapped(MAX_MEGAPIXELS), unmapped({})
+        of_batches = run.in_order(
+            "headers", lambda batch: steps.describe(batch, MAX_MEGAPIXELS, {}), batches
         )
-        described = [film for batch in run.in_order("headers", futures) for film in batch]
+        described = [film for batch in of_batches for film in batch]
         found, warnings = films.join(described, root, films_csv=None, lesions_csv=None)
         films.write(run.workspace, found)
     artifacts.warn(warnings)
@@ -151,27 +147,6 @@ def _find_films(run: RunRecord, settings: ReproduceSettings) -> tuple[Path, list
         raise InputError(f"--data {settings.data} holds no film that can be used.")
     run.facts["films"] = {"found": len(found), "used": len(used)}
     return root, found
-
-
-@task(task_run_name="trial {name}", **STEP)
-def run_trial(
-    name: str, uri: str, folder: str, digest: str, settings: trials.TrialSettings
-) -> ShardRef:
-    """Run one trial."""
-    return on_gpu_worker(trials.run_trial, uri, folder, digest, settings)
-
-
-@task(task_run_name="study {name}", **STEP)
-def study(
-    name: str,
-    uri: str,
-    tile_keys: list[str],
-    sources: dict[str, str],
-    truth: str | None,
-    settings: film_study.StudySettings,
-) -> ShardRef:
-    """Train one network on tiles, and see what DBSCAN makes of its embeddings."""
-    return on_gpu_worker(film_study.run_study, uri, tile_keys, sources, truth, settings)
 
 
 @task(task_run_name="report", **STEP)

@@ -23,14 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field, create_model
 
 from flows import artifacts, temporary_server
-from flows.curate import (
-    MAX_SHARDS_AT_ONCE,
-    audit,
-    gather_evidence,
-    publish,
-    report,
-    split_of_films,
-)
+from flows.curate import audit, gather_evidence, publish, report, split_of_films
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
 from storage.errors import WorkspaceError
@@ -39,6 +32,7 @@ from storage.tile_shards import read_films
 from storage.verdicts import Frame, read_verdicts
 from storage.workspace import Workspace
 from tasks import films, reviews
+from tasks.planning import MOST_TASKS
 from tasks.review_settings import ReviewSettings
 from tasks.reviews import Entry, Shown
 from tasks.settings import CurationSettings
@@ -59,7 +53,7 @@ def _run_name() -> str:
 @flow(
     name="review",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SHARDS_AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_TASKS),  # type: ignore[arg-type]
     validate_parameters=True,
 )
 def review(settings: ReviewSettings) -> dict[str, Any]:

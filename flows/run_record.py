@@ -6,19 +6,23 @@ import contextlib
 import platform
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from flows import artifacts
+from flows.shards import over_shards
 from storage import lease
 from storage.errors import FULL, MammosiftError, OutOfSpace
 from storage.schemas import SCHEMA_VERSION
 from storage.workspace import ShardRef, Workspace
 from tasks.settings import CurationSettings
+
+S = TypeVar("S")
+R = TypeVar("R")
 
 PACKAGES = ("mammosift", "numpy", "torch", "scikit-learn", "hdbscan", "zarr", "pyarrow", "pydicom")
 
@@ -97,17 +101,19 @@ class RunRecord:
         finally:
             record.seconds = round(time.perf_counter() - started, 3)
 
-    def follow(self, name: str, futures: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """Number and result of each shard of a stage as it is done; see `artifacts.follow`."""
-        ordered = list(futures)
-        for done, found in enumerate(artifacts.follow(name, ordered), start=1):
+    def follow(
+        self, name: str, step: Callable[[S], R], shards: Sequence[S]
+    ) -> Iterator[tuple[int, R]]:
+        """Do a step for each shard; number and result of each as it is done (`over_shards`)."""
+        for done, found in enumerate(over_shards(name, step, shards), start=1):
             if self._lease is not None:
-                self._lease.note(done=done, total=len(ordered))
+                self._lease.note(done=done, total=len(shards))
             yield found
 
-    def in_order(self, name: str, futures: Iterable[Any]) -> list[Any]:
-        """Results of the shards of a stage, followed as they are done, in the shards' order."""
-        return [found for _, found in sorted(self.follow(name, futures), key=lambda pair: pair[0])]
+    def in_order(self, name: str, step: Callable[[S], R], shards: Sequence[S]) -> list[R]:
+        """Do a step for each shard; the results in the shards' order."""
+        done = sorted(self.follow(name, step, shards), key=lambda pair: pair[0])
+        return [found for _, found in done]
 
     @contextmanager
     def recorded(self) -> Iterator[None]:

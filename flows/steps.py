@@ -1,7 +1,8 @@
-"""Prefect tasks: each sends one step, for one shard, to a Dask worker and waits for its reference.
+"""Steps of a run: each is sent to a Dask worker, and waited for.
 
-The tasks themselves run as threads beside the flow, so Dask workers need neither Prefect nor a way
-to its server, and a shard costs a few milliseconds of orchestration.
+Those of one shard are plain functions, which `flows.shards` calls for the shards of a group in one
+Prefect task; those of the whole run are tasks of their own. All of them run as threads beside the
+flow, so Dask workers need neither Prefect nor a way to its server.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 
 from flows.dask_cluster import EndsWorkers, on_gpu_worker, on_worker
+from flows.shards import STEP
 from storage import quarantine
-from storage.errors import MammosiftError
 from storage.records import FilmShard, Mammogram
 from storage.workspace import ShardRef, Workspace
 from tasks import (
@@ -32,44 +31,20 @@ from tasks import (
     tiles,
 )
 
-RETRIES = 2
-DELAYS_S = [2.0, 15.0]
-"""For what reads and writes storage: a share that was away for a moment, a worker that died."""
 
-
-def may_pass(_task: object, _task_run: object, state: State[object]) -> bool:
-    """Whether trying again can help: storage or the network, not a rule that was broken."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, OSError | TimeoutError) and not isinstance(error, MammosiftError)
-
-
-@task(
-    task_run_name="headers {batch}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
 def describe(
-    batch: int,
     files: Sequence[tuple[str, str]],
     max_film_megapixels: float,
-    known: dict[str, Mammogram],
+    known: Mapping[str, Mammogram],
 ) -> list[Mammogram]:
-    """Read the headers of a batch of files."""
+    """Read the headers of a batch of files, but for those of films that are known."""
+    of_batch = {source: known[source] for _, source in files if source in known}
     return on_worker(
-        films.describe_batch, files, max_film_megapixels=max_film_megapixels, known=known
+        films.describe_batch, files, max_film_megapixels=max_film_megapixels, known=of_batch
     )
 
 
-@task(
-    task_run_name="tiles {name}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
-def cut(name: str, uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
+def cut(uri: str, root: str, shard: FilmShard, settings: tiles.TileSettings) -> ShardRef:
     """Cut and screen a shard of films; those that end their worker are put in quarantine."""
     try:
         return on_worker(tiles.cut_shard, uri, root, shard, settings)
@@ -92,13 +67,7 @@ def _ends_workers(uri: str, root: str, film: Mammogram, settings: tiles.TileSett
     return False
 
 
-@task(
-    task_run_name="train encoder",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="train encoder", **STEP)
 def train(
     uri: str,
     tile_keys: Sequence[str],
@@ -109,13 +78,7 @@ def train(
     return on_gpu_worker(encoders.train_encoder, uri, tile_keys, split_of_film, settings)
 
 
-@task(
-    task_run_name="learn annotations",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="learn annotations", **STEP)
 def learn(
     uri: str,
     tile_keys: Sequence[str],
@@ -130,25 +93,12 @@ def learn(
     )
 
 
-@task(
-    task_run_name="embed {tile_key}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
 def embed(uri: str, tile_key: str, encoder: str) -> ShardRef:
     """Encode the tiles of a shard."""
     return on_gpu_worker(encoders.embed_shard, uri, tile_key, encoder)
 
 
-@task(
-    task_run_name="cluster",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="cluster", **STEP)
 def cluster(
     uri: str, embedding_keys: Sequence[str], settings: clusters.ClusterSettings
 ) -> ShardRef:
@@ -156,13 +106,7 @@ def cluster(
     return on_worker(clusters.cluster, uri, embedding_keys, settings)
 
 
-@task(
-    task_run_name="near-duplicates",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="near-duplicates", **STEP)
 def find_duplicates(
     uri: str,
     parts: Sequence[tuple[str, str]],
@@ -173,13 +117,7 @@ def find_duplicates(
     return on_worker(duplicates.find_duplicates, uri, parts, settings, labelled)
 
 
-@task(
-    task_run_name="evidence",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="evidence", **STEP)
 def gather_evidence(
     uri: str,
     parts: Sequence[tuple[str, str]],
@@ -191,13 +129,7 @@ def gather_evidence(
     return on_worker(evidence.gather_evidence, uri, parts, clustered, encoder, settings)
 
 
-@task(
-    task_run_name="calibrate",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="calibrate", **STEP)
 def calibrate(
     uri: str,
     tile_keys: Sequence[str],
@@ -220,13 +152,6 @@ def calibrate(
     )
 
 
-@task(
-    task_run_name="decide {tile_key}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
 def decide(
     uri: str,
     tile_key: str,
@@ -255,37 +180,18 @@ def decide(
     )
 
 
-@task(
-    task_run_name="augment {tile_key}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
 def augment(uri: str, tile_key: str, settings: tile_augmentations.TileCopySettings) -> ShardRef:
     """Write augmented copies of a shard's training tiles."""
     return on_worker(tile_augmentations.augment_tiles, uri, tile_key, settings)
 
 
-@task(
-    task_run_name="shortcuts",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="shortcuts", **STEP)
 def audit_shortcuts(uri: str, tile_keys: Sequence[str], seed: int) -> dict[str, Any]:
     """Measure how well what is not breast predicts the label, before and after curation."""
     return on_worker(shortcuts.audit_shortcuts, uri, tile_keys, seed)
 
 
-@task(
-    task_run_name="report",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=may_pass,
-    cache_policy=NO_CACHE,
-)
+@task(task_run_name="report", **STEP)
 def report(uri: str, run_id: str, exemplars: str | None) -> str:
     """Write the report; gives its path."""
     return on_worker(reports.write_report, uri, run_id, exemplars=exemplars)

@@ -7,8 +7,12 @@ A watcher holds the reading end of a pipe; when the writing end is gone, so is t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -25,6 +29,8 @@ except OSError:
     pass
 """
 
+LOOK_S = 1.0
+
 _watchers: list[subprocess.Popen[bytes]] = []
 """Kept, so that the pipes stay open as long as this process lives."""
 
@@ -33,7 +39,7 @@ def end_with_this_process() -> None:
     """Watch over each temporary server that this process has started (Linux only)."""
     for child in psutil.Process().children():
         try:
-            if not any("prefect.server" in part for part in child.cmdline()):
+            if not _is_server(child):
                 continue
             started = _start_time(child.pid)
         except (psutil.Error, OSError):
@@ -45,6 +51,54 @@ def end_with_this_process() -> None:
                 start_new_session=True,
             )
         )
+
+
+@contextmanager
+def needed(lost: Callable[[], None]) -> Iterator[None]:
+    """Notice within seconds that a temporary server of this process has died.
+
+    Prefect itself tries for minutes to reach it, and the run can no longer end well.
+
+    Parameters
+    ----------
+    lost : callable
+        Called once, from another thread, where a server that was seen is gone before the block is
+        left.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        seen: dict[int, psutil.Process] = {}
+        while not over.wait(LOOK_S):
+            with contextlib.suppress(psutil.Error, OSError):
+                for child in psutil.Process().children():
+                    if child.pid not in seen and _is_server(child):
+                        seen[child.pid] = child
+            if any(_is_dead(server) for server in seen.values()):
+                lost()
+                return
+
+    thread = threading.Thread(target=watch, name="temporary-server", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return any("prefect.server" in part for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @atexit.register

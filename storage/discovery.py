@@ -15,6 +15,9 @@ from storage.errors import FilmError, TableError, UnreadableFilm
 from storage.films import formats
 from storage.records import Mammogram
 
+FILES_PER_BATCH = 64
+"""Files whose headers one step reads."""
+
 WORKSPACE_MARK = "mammosift-workspace.json"
 """A folder that holds this file is one of ours: output, never input."""
 

@@ -46,6 +46,8 @@ def cluster_key(embedding_keys: Sequence[str], settings: ClusterSettings) -> str
         "models.dbscan",
         "models.hdbscan",
         "models.kmeans",
+        "models.kmeans_starts",
+        "models.lloyd",
         "models.knee",
         "models.neighbours",
         "models.pairs",

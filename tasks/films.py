@@ -16,7 +16,6 @@ from tasks.fingerprint import source_fingerprint
 
 TABLE = "mammograms/mammograms.parquet"
 HEADERS = "headers/headers.parquet"
-FILES_PER_BATCH = 64
 
 
 def check_inputs(
@@ -48,11 +47,12 @@ def find(source: str) -> tuple[Path, list[list[tuple[str, str]]]]:
     root : Path
         Folder that the names are relative to.
     batches : list of list of (path, source)
-        At most ``FILES_PER_BATCH`` files each.
+        At most ``discovery.FILES_PER_BATCH`` files each.
     """
     root, files = discovery.list_files(source)
     pairs = [(str(path), name) for path, name in files]
-    return root, [pairs[i : i + FILES_PER_BATCH] for i in range(0, len(pairs), FILES_PER_BATCH)]
+    n = discovery.FILES_PER_BATCH
+    return root, [pairs[i : i + n] for i in range(0, len(pairs), n)]
 
 
 def known_headers(workspace: Workspace) -> dict[str, Mammogram]:

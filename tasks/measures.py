@@ -36,7 +36,7 @@ from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import colours, context, intensity, regions, thumbnails
 
-CLUSTERER = ("models.kmeans", "models.knee", "models.pairs")
+CLUSTERER = ("models.kmeans", "models.kmeans_starts", "models.lloyd", "models.knee", "models.pairs")
 """Modules that the fit depends on."""
 THUMBNAIL_PX = 300
 SHOWN_POINTS = 4000

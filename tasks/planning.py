@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,23 @@ from tasks.settings import CurationSettings
 TRAINING_TILES_PER_S = {"light": 1000.0, "ddsm": 15.0}
 ENCODING_TILES_PER_S = {"light": 7000.0, "ddsm": 42.0}
 """Measured on one CPU core with AVX-512 (training in bfloat16); a GPU is far above."""
+DIMENSIONS = {"light": 32, "ddsm": 150}
 
 START_AND_STOP_S = 20.0
 """Prefect's server, the workers and their imports."""
+
+HEADERS_PER_S = 500.0
+DECIDED_TILES_PER_S = 4000.0
+"""Of one core; both are waiting for storage more than anything else."""
+
+PLANTED_TILES_PER_S = 110.0
+AUDITED_FILMS_PER_S = 40.0
+DESCRIBED_TILES_PER_S = 5000.0
+"""Of the steps that one worker does: planting and learning, the shortcut audit, the report."""
+
+CLUSTERING_S, CLUSTERED, GROWTH = 7.0, 50_000, 1.21
+"""HDBSCAN of so many embeddings; the exponent was measured from 50,000 to 1,000,000 rows
+(docs/clustering.md). Nearest neighbours, for near-duplicates, take about as long."""
 
 STORED_SHARE = 0.6
 """Of the tiles of a film, those that are not black: about 0.5 to 0.7 on films seen so far."""
@@ -31,38 +46,86 @@ STORED_SHARE = 0.6
 COMPRESSED_SHARE = 0.75
 """Of 16-bit tiles with the codec used, on films seen so far."""
 
+IMPORTS_BYTES = 500 * 2**20
+"""Of a worker that has done nothing yet but import torch and scikit-learn."""
+
+WORKER_NUMBERS = (1, 8, 64)
+
+MOST_TASKS = 40
+"""Task runs of a stage over shards. A curation run has four such stages: 160, and a few others."""
+SINGLE_TASKS = 8
+"""Task runs for the whole run: learn, train, cluster, near-duplicates, evidence, audit, calibrate,
+report."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Time of one worker, and whether more of them share it."""
+
+    seconds: float
+    shared: bool
+
+    def on(self, workers: int) -> float:
+        """Seconds on so many workers."""
+        return self.seconds / workers if self.shared else self.seconds
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """Films, tiles, bytes and time that a run would take."""
+    """Films, tiles, bytes, memory and time that a run would take."""
 
     films: int
-    excluded: dict[str, int]
-    warnings: tuple[str, ...]
+    excluded: Mapping[str, int]
+    warnings: Sequence[str]
     tiles: int
     shards: int
+    batches: int
+    """Of files whose headers are read together."""
+    bytes_read: int
     bytes_on_disk: int
-    seconds: dict[str, float]
+    bytes_of_worker: int
+    """Of the worker that clusters: all embeddings, four times."""
+    stages: Mapping[str, Stage]
     workers: int
 
+    def seconds(self, workers: int) -> float:
+        """Seconds on so many workers."""
+        return sum(stage.on(workers) for stage in self.stages.values())
+
+    @property
+    def task_runs(self) -> int:
+        """Rows that Prefect's server keeps of the run: headers, and three stages over shards."""
+        of_shards = 3 * min(self.shards, MOST_TASKS)
+        return min(self.batches, MOST_TASKS) + of_shards + SINGLE_TASKS
+
     def __str__(self) -> str:
-        lines = [f"films      {self.films:,} used, {sum(self.excluded.values()):,} files excluded"]
-        lines += [f"             {n:,} {reason}" for reason, n in self.excluded.items()]
-        lines += [
+        columns = sorted({*WORKER_NUMBERS, self.workers})
+        rows = [
+            f"films      {self.films:,} used, {self.bytes_read / 1e9:,.2f} GB; "
+            f"{sum(self.excluded.values()):,} files excluded",
+            *(f"             {n:,} {reason}" for reason, n in self.excluded.items()),
             f"tiles      {self.tiles:,} cut, about {self.tiles * STORED_SHARE:,.0f} stored",
-            f"shards     {self.shards:,}",
+            f"shards     {self.shards:,}, in {self.task_runs} task runs of Prefect",
             f"disk       about {self.bytes_on_disk / 1e9:,.2f} GB in the workspace",
-            f"time       about {_duration(sum(self.seconds.values()))} on {self.workers} workers",
+            f"memory     about {self.bytes_of_worker / 2**30:,.1f} GiB in the largest worker",
+            f"time       about {_duration(self.seconds(self.workers))} on {self.workers} "
+            f"worker{'s' if self.workers > 1 else ''} of one core",
+            f"{'':13}{'workers':24}" + "".join(f"{n:>10}" for n in columns),
         ]
-        lines += [f"             {_duration(s)} {stage}" for stage, s in self.seconds.items()]
-        lines += [f"warning    {w}" for w in self.warnings[:5]]
-        return "\n".join([*lines, "Nothing was written."])
+        for name, stage in self.stages.items():
+            times = "".join(f"{_duration(stage.on(n)):>10}" for n in columns)
+            rows.append(f"{'':13}{name:24}{times}")
+        times = "".join(f"{_duration(self.seconds(n)):>10}" for n in columns)
+        rows.append(f"{'':13}{'in all':24}{times}")
+        rows += [f"warning    {w}" for w in self.warnings[:5]]
+        return "\n".join([*rows, "Nothing was written."])
 
 
 def estimate(settings: CurationSettings) -> Estimate:
     """Estimate a run.
 
-    Reads the headers of all films, and the pixels of one of middling size to measure this machine.
+    Reads the headers of all films, and the pixels of one of middling size to measure this machine;
+    the other rates were measured before, on one core.
 
     Raises
     ------
@@ -85,29 +148,80 @@ def estimate(settings: CurationSettings) -> Estimate:
         raise MammosiftError(
             f"no film in {settings.source} can be used; {len(found)} files were looked at."
         )
-    tiles = sum(len(_boxes(film, settings)) for film in used)
-    workers = settings.workers or os.cpu_count() or 1
-    megapixels = [(f.rows or 0) * (f.columns or 0) / 1e6 for f in used]
+    excluded = Counter(f.excluded_reason for f in found if f.excluded_reason is not None)
+    return estimate_films(
+        settings,
+        used,
+        tiles=sum(len(_boxes(film, settings)) for film in used),
+        seconds_per_megapixel=_seconds_per_megapixel(used, root, settings),
+        excluded=dict(sorted(excluded.items())),
+        warnings=warnings,
+    )
+
+
+def estimate_films(
+    settings: CurationSettings,
+    used: Sequence[Mammogram],
+    *,
+    tiles: int,
+    seconds_per_megapixel: float,
+    excluded: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+) -> Estimate:
+    """Estimate a run over films that are described already.
+
+    Parameters
+    ----------
+    settings : CurationSettings
+        Of the run.
+    used : sequence of Mammogram
+        The films, with their rows, columns and sizes of file.
+    tiles : int
+        That are cut of them.
+    seconds_per_megapixel : float
+        Of one core, to read, cut, screen and store.
+    excluded, warnings : mapping of str to int, sequence of str
+        To be told.
+    """
+    n = len(used)
     stored = tiles * STORED_SHARE
     training = min(stored, settings.training_tiles) * settings.max_epochs
-    seconds = {
-        "cutting and screening": _seconds_per_megapixel(used, root, settings)
-        * sum(megapixels)
-        / workers,
-        "start and stop": START_AND_STOP_S,
-        "training (all epochs)": training / TRAINING_TILES_PER_S[settings.encoder],
-        "encoding": stored / ENCODING_TILES_PER_S[settings.encoder] / workers,
-    }
-    excluded = Counter(f.excluded_reason for f in found if f.excluded_reason is not None)
+    clustering = CLUSTERING_S * (stored / CLUSTERED) ** (GROWTH if stored > CLUSTERED else 1.0)
+    bytes_read = sum(f.file_size_bytes or 0 for f in used)
+    megapixels = sum((f.rows or 0) * (f.columns or 0) for f in used) / 1e6
+    near = settings.near_duplicates != "off"
+    embeddings = stored * DIMENSIONS[settings.encoder] * 4
     return Estimate(
-        films=len(used),
-        excluded=dict(sorted(excluded.items())),
-        warnings=tuple(warnings),
+        films=n,
+        excluded=excluded or {},
+        warnings=warnings,
         tiles=tiles,
-        shards=-(-len(used) // settings.films_per_shard),
-        bytes_on_disk=int(stored * settings.tile_size_px**2 * 2 * COMPRESSED_SHARE),
-        seconds=seconds,
-        workers=workers,
+        shards=-(-n // settings.films_per_shard),
+        batches=-(-(n + sum((excluded or {}).values())) // discovery.FILES_PER_BATCH),
+        bytes_read=bytes_read,
+        bytes_on_disk=int(stored * settings.tile_size_px**2 * 2 * COMPRESSED_SHARE + embeddings),
+        bytes_of_worker=int(
+            IMPORTS_BYTES
+            + max(
+                4 * embeddings,
+                min(stored, settings.training_tiles) * settings.tile_size_px**2 * 2,
+            )
+        ),
+        stages={
+            "start and stop": Stage(START_AND_STOP_S, False),
+            "headers and hashes": Stage(n / HEADERS_PER_S + bytes_read / 1e9, True),
+            "cutting and screening": Stage(seconds_per_megapixel * megapixels, True),
+            "learning annotations": Stage(settings.planted_tiles / PLANTED_TILES_PER_S, False),
+            "training, all epochs": Stage(training / TRAINING_TILES_PER_S[settings.encoder], False),
+            "encoding": Stage(stored / ENCODING_TILES_PER_S[settings.encoder], True),
+            "clustering": Stage(clustering, False),
+            "near-duplicates": Stage(clustering if near else 0.0, False),
+            "deciding": Stage(tiles / DECIDED_TILES_PER_S, True),
+            "audit and report": Stage(
+                n / AUDITED_FILMS_PER_S + stored / DESCRIBED_TILES_PER_S, False
+            ),
+        },
+        workers=settings.workers or os.cpu_count() or 1,
     )
 
 

@@ -1,12 +1,13 @@
 """Faults at random moments of real runs, each resumed to the end by the same command.
 
-    python tests/chaos.py [--faults 30] [--films 200] [--seed 0] [--only KIND ...]
+    python tests/chaos.py [--faults 30] [--films 200] [--per-run 5] [--seed 0] [--only KIND ...]
 
-An undisturbed run over made-up films is the measure. Then, for each fault, a run in a fresh
-workspace is disturbed at a random moment; where it ends, the same command is given again, without
-any cleaning by hand. The manifest must be byte for byte that of the undisturbed run (its run_id
-aside), and no finished shard may be made twice. The last line is
-``faults N, recovered N, identical N``; the exit status is 0 where all three are the same.
+An undisturbed run over made-up films is the measure. Then runs in fresh workspaces are disturbed,
+several times each, at moments drawn uniformly from the time that the undisturbed one took; where
+the command ends, it is given again, without any cleaning by hand. The manifest must be byte for
+byte that of the undisturbed run (its run_id aside), and no finished shard may be made twice. The
+last line is ``faults N, recovered N, identical N``; the exit status is 0 where all three are the
+same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,8 +27,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import cv2
+import httpx
 import numpy as np
 import psutil
 
@@ -43,10 +47,10 @@ SETTINGS = {
     "min-cluster-size": 5,
     "workers": 2,
 }
-BEGUN, FINISHED = "headers 1/", "Finished in state"
-LIMIT_S, TRIES, LATER_S = 900.0, 4, 1.5
-FROZEN_S = 15.0
-SMALL_DISK_MB = 400
+BEGUN = "headers 1/"
+LIMIT_S, TRIES, STALLED_S = 900.0, 4, 120.0
+FROZEN_S, AWAY_S, CUT_S, LOOK_S = 15.0, 5.0, 60.0, 0.2
+SMALL_DISK_MB = 600
 
 
 @dataclass
@@ -55,12 +59,15 @@ class Run:
 
     process: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
+    started: ClassVar[list[subprocess.Popen[str]]] = []
 
     @classmethod
-    def start(cls, films: Path, out: Path, home: Path, *options: str) -> Run:
+    def start(
+        cls, films: Path, out: Path, home: Path, *options: str, env: dict[str, str] | None = None
+    ) -> Run:
         """Start the command that any user would give."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        env |= {"PREFECT_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        given, env = env or {}, {k: v for k, v in os.environ.items() if k[:8] != "PREFECT_"}
+        env |= {"PREFECT_HOME": str(home), "PYTHONUNBUFFERED": "1"} | given
         settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
         command = [sys.executable, "-m", "flows.cli", "run", f"--source={films}", f"--out={out}"]
         process = subprocess.Popen(
@@ -71,6 +78,7 @@ class Run:
             env=env,
         )
         run = cls(process)
+        cls.started.append(process)
         threading.Thread(target=run._listen, daemon=True).start()
         return run
 
@@ -78,11 +86,6 @@ class Run:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
-
-    def reach(self, lines: int) -> None:
-        """Wait until it has said so much, or has ended."""
-        while len(self.said) < lines and self.process.poll() is None:
-            time.sleep(0.02)
 
     def children(self, mark: str) -> list[psutil.Process]:
         """Processes below this one whose command holds a word."""
@@ -102,111 +105,39 @@ class Run:
             print("".join(self.said[-20:]), file=sys.stderr)
             raise SystemExit("a run hung: no fault may do that") from None
 
+    @classmethod
+    def end_all(cls) -> None:
+        """End what still runs, where we are stopped ourselves."""
+        for process in cls.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait()
 
-# -- faults: each is done to a run that has begun, and gives what undoes it ----------------------
-
-
-def kill_worker(run: Run, _: Chaos) -> Callable[[], None]:
-    workers = run.children("spawn_main")
-    if workers:
-        random.choice(workers).kill()
-    return nothing
-
-
-def freeze_worker(run: Run, _: Chaos) -> Callable[[], None]:
-    workers = run.children("spawn_main")
-    if workers:
-        worker = random.choice(workers)
-        worker.suspend()
-        threading.Timer(FROZEN_S, lambda: _resume(worker)).start()
-    return nothing
+    def begin(self) -> None:
+        """Wait until the films are being looked at, or it has ended."""
+        while not any(BEGUN in line for line in self.said) and self.process.poll() is None:
+            time.sleep(0.02)
 
 
-def kill_flow(run: Run, _: Chaos) -> Callable[[], None]:
-    run.process.kill()
-    return nothing
+# -- what faults need: a cluster, a server, a disk of their own -----------------------------------
 
 
-def kill_all(run: Run, _: Chaos) -> Callable[[], None]:
-    for process in [psutil.Process(run.process.pid), *run.children("")]:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    return nothing
-
-
-def kill_server(run: Run, _: Chaos) -> Callable[[], None]:
-    for server in run.children("prefect.server"):
-        server.kill()
-    return nothing
-
-
-def kill_scheduler(_: Run, chaos: Chaos) -> Callable[[], None]:
-    chaos.cluster.kill_scheduler()
-    return chaos.cluster.start
-
-
-def fill_disk(_: Run, chaos: Chaos) -> Callable[[], None]:
-    filler = chaos.disk / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as f:
-        while True:
-            f.write(bytes(2**20))
-    return lambda: filler.unlink()
-
-
-def nothing() -> None:
-    """Nothing has to be undone."""
-
-
-def _resume(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.Error):
-        process.resume()
-
-
-FAULTS: dict[str, Callable[[Run, Chaos], Callable[[], None]]] = {
-    "Dask worker killed": kill_worker,
-    "flow process killed": kill_flow,
-    "flow and workers killed": kill_all,
-    "Prefect server killed": kill_server,
-    "Dask scheduler killed": kill_scheduler,
-    "disk full": fill_disk,
-    "Dask worker frozen": freeze_worker,
-}
-
-
-class Cluster:
-    """A standing Dask cluster on loopback, for the fault that kills its scheduler."""
+class Standing:
+    """Processes that outlive a run."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port: int = s.getsockname()[1]
         self.folder, self.processes = folder, list[subprocess.Popen[bytes]]()
+        self.port = _free_port()
 
-    @property
-    def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start scheduler and workers; those of before are gone."""
-        self.stop()
-        python = [sys.executable, "-m"]
-        self._start(*python, "distributed.cli.dask_scheduler", "--host=127.0.0.1",
-                    f"--port={self.port}", "--no-dashboard")  # fmt: skip
-        for _ in range(2):
-            self._start(*python, "distributed.cli.dask_worker", self.address, "--nthreads=1",
-                        "--no-dashboard", "--host=127.0.0.1")  # fmt: skip
-
-    def _start(self, *command: str) -> None:
-        with (self.folder / "dask.log").open("ab") as log:
+    def spawn(self, *command: str, env: dict[str, str] | None = None) -> None:
+        """Start a process; what it says goes to a file."""
+        with (self.folder / "standing.log").open("ab") as log:
             self.processes.append(
-                subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+                subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=env)
             )
 
-    def kill_scheduler(self) -> None:
-        """Kill it; its workers find nobody and are ended too, as a batch system would."""
-        self.processes[0].kill()
-
     def stop(self) -> None:
+        """End what runs."""
         for process in self.processes:
             process.terminate()
         for process in self.processes:
@@ -218,65 +149,357 @@ class Cluster:
         self.processes.clear()
 
 
+class Cluster(Standing):
+    """A Dask scheduler with two workers; one of them behind a network that can be cut."""
+
+    OWN = os.getpid() % 250
+    NAMESPACE, OUTSIDE, INSIDE = f"mammosift-chaos-{OWN}", f"mmchaos{OWN}a", f"mmchaos{OWN}b"
+    HERE, THERE = f"10.77.{OWN}.1", f"10.77.{OWN}.2"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.has_network = self._lay_network()
+        self.host = self.HERE if self.has_network else "127.0.0.1"
+        self.address = f"tcp://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Start scheduler and workers; those of before are ended."""
+        self.stop()
+        python = [sys.executable, "-m"]
+        self.spawn(*python, "distributed.cli.dask_scheduler", f"--host={self.host}",
+                   f"--port={self.port}", "--no-dashboard")  # fmt: skip
+        worker = [*python, "distributed.cli.dask_worker", self.address, "--nthreads=1",
+                  "--no-dashboard"]  # fmt: skip
+        self.spawn(*worker, f"--host={self.host}")
+        if self.has_network:
+            self.spawn("ip", "netns", "exec", self.NAMESPACE, *worker, f"--host={self.THERE}")
+        else:
+            self.spawn(*worker, f"--host={self.host}")
+
+    def kill_scheduler(self) -> None:
+        """Kill it; its workers find nobody and are ended too, as a batch system would."""
+        self.processes[0].kill()
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes, below their nannies."""
+        found = []
+        for process in self.processes[1:]:
+            with contextlib.suppress(psutil.Error):
+                below = psutil.Process(process.pid).children(recursive=True)
+                found += [p for p in below if "spawn_main" in " ".join(p.cmdline())]
+        return found
+
+    def connect(self, whole: bool) -> None:
+        """Cut the network of the second worker, or mend it."""
+        _ip("link", "set", self.OUTSIDE, "up" if whole else "down")
+
+    def _lay_network(self) -> bool:
+        return (
+            _ip("netns", "add", self.NAMESPACE)
+            and _ip("link", "add", self.OUTSIDE, "type", "veth", "peer", "name", self.INSIDE)
+            and _ip("link", "set", self.INSIDE, "netns", self.NAMESPACE)
+            and _ip("addr", "add", f"{self.HERE}/24", "dev", self.OUTSIDE)
+            and _ip("link", "set", self.OUTSIDE, "up")
+            and all(
+                _ip("-n", self.NAMESPACE, *command)
+                for command in (
+                    ("addr", "add", f"{self.THERE}/24", "dev", self.INSIDE),
+                    ("link", "set", self.INSIDE, "up"),
+                    ("link", "set", "lo", "up"),
+                )
+            )
+        )
+
+    def remove(self) -> None:
+        """End everything, and take the network away."""
+        self.stop()
+        if self.has_network:
+            _ip("link", "del", self.OUTSIDE)
+            _ip("netns", "del", self.NAMESPACE)
+
+
+class Server(Standing):
+    """A standing Prefect server."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        env = {**os.environ, "PREFECT_HOME": str(self.folder / "server")}
+        self.spawn(sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1",
+                   f"--port={self.port}", "--no-ui", env=env)  # fmt: skip
+        by = time.monotonic() + 180
+        while time.monotonic() < by:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(f"{self.url}/health").raise_for_status()
+                return
+            time.sleep(0.2)
+        raise SystemExit("the Prefect server does not start")
+
+
+# -- faults: each is done to a run that has begun, and gives what undoes it ----------------------
+
+
+def nothing() -> None:
+    """Nothing has to be undone."""
+
+
+def kill_worker(run: Run, chaos: Chaos) -> Callable[[], None]:
+    if workers := chaos.workers(run):
+        random.choice(workers).kill()
+    return nothing
+
+
+def freeze_worker(run: Run, chaos: Chaos) -> Callable[[], None]:
+    if workers := chaos.workers(run):
+        worker = random.choice(workers)
+        worker.suspend()
+        chaos.later(FROZEN_S, lambda: _resume(worker))
+    return nothing
+
+
+def kill_flow(run: Run, _: Chaos) -> Callable[[], None]:
+    run.process.kill()
+    return nothing
+
+
+def kill_all(run: Run, chaos: Chaos) -> Callable[[], None]:
+    below = [] if run.process.poll() is not None else run.children("")
+    run.process.kill()
+    for process in [*below, *chaos.workers(run)]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return nothing
+
+
+def kill_server(run: Run, chaos: Chaos) -> Callable[[], None]:
+    if chaos.server.processes:
+        return restart_server(run, chaos)
+    for server in run.children("prefect.server"):
+        server.kill()
+    return nothing
+
+
+def restart_server(_: Run, chaos: Chaos) -> Callable[[], None]:
+    for process in chaos.server.processes:
+        process.kill()
+        process.wait()
+    chaos.server.processes.clear()
+    chaos.later(AWAY_S, chaos.server.start)
+    return nothing
+
+
+def kill_scheduler(_: Run, chaos: Chaos) -> Callable[[], None]:
+    chaos.cluster.kill_scheduler()
+    return chaos.cluster.start
+
+
+def cut_network(_: Run, chaos: Chaos) -> Callable[[], None]:
+    chaos.cluster.connect(False)
+    chaos.later(CUT_S, lambda: chaos.cluster.connect(True))
+    return nothing
+
+
+def fill_disk(_: Run, chaos: Chaos) -> Callable[[], None]:
+    filler = chaos.disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as f:
+        while True:
+            f.write(bytes(2**20))
+    return lambda: filler.unlink(missing_ok=True)
+
+
+def _resume(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.resume()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault: what is done, whether the command ends by it, and what it is done to."""
+
+    do: Callable[[Run, Chaos], Callable[[], None]]
+    ends: bool
+    needs: Literal["", "cluster", "network", "server", "disk"] = ""
+
+
+FAULTS = {
+    "Dask worker killed": Kind(kill_worker, ends=False),
+    "flow process killed": Kind(kill_flow, ends=True),
+    "flow and workers killed": Kind(kill_all, ends=True),
+    "disk full": Kind(fill_disk, ends=True, needs="disk"),
+    "Prefect server of the run killed": Kind(kill_server, ends=True),
+    "Dask scheduler killed": Kind(kill_scheduler, ends=True, needs="cluster"),
+    "network of a worker cut for 60 s": Kind(cut_network, ends=False, needs="network"),
+    "Dask worker frozen for 15 s": Kind(freeze_worker, ends=False),
+    "standing Prefect server restarted": Kind(restart_server, ends=False, needs="server"),
+    "flow process killed, standing server": Kind(kill_flow, ends=True, needs="server"),
+}
+"""In this order, again and again: by fives, runs by themselves and runs on what stands."""
+
+
+@dataclass
+class Fault:
+    """One fault, and what became of it."""
+
+    number: int
+    kind: str
+    moment: float
+    """Share of the undisturbed run's time."""
+    at: float = 0.0
+    said: str = ""
+    shards: int = 0
+    ended_s: float | None = None
+    working_s: float | None = None
+    made_twice: int = 0
+
+
+class Watch:
+    """How many shards of a workspace are complete, over time."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.started = out, time.monotonic()
+        self.steps: list[tuple[float, int]] = [(self.started, 0)]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_S):
+            n = len(finished_shards(self.out))
+            if n > self.steps[-1][1]:
+                self.steps.append((time.monotonic(), n))
+
+    @property
+    def count(self) -> int:
+        return self.steps[-1][1]
+
+    def after(self, moment: float, count: int) -> float | None:
+        """When there were more than so many shards, later than a moment."""
+        return next((t for t, n in self.steps if t > moment and n > count), None)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
+
+
 class Chaos:
     """Films, the undisturbed manifest, and what the faults need."""
 
-    def __init__(self, folder: Path, films: int) -> None:
+    def __init__(self, folder: Path, films: int, undone: contextlib.ExitStack) -> None:
         self.folder, self.films, self.home = folder, folder / "films", folder / "prefect"
         make_films(self.films, films)
+        undone.callback(Run.end_all)
+        self.server = Server(folder)
+        undone.callback(self.server.stop)
         self.cluster = Cluster(folder)
+        undone.callback(self.cluster.remove)
         self.disk = folder / "small-disk"
         self.has_disk = _mounted(self.disk)
+        self._timers: list[threading.Timer] = []
+        out = folder / "undisturbed"
         started = time.monotonic()
-        run = Run.start(self.films, folder / "undisturbed", self.home)
+        watch = Watch(out)
+        run = Run.start(self.films, out, self.home)
+        run.begin()
+        self.begun = time.monotonic()
         if run.wait() != 0:
             raise SystemExit("the undisturbed run failed:\n" + "".join(run.said[-40:]))
-        self.seconds = time.monotonic() - started
-        begun = next(i for i, line in enumerate(run.said) if BEGUN in line)
-        finished = next(i for i, line in enumerate(run.said) if FINISHED in line)
-        self.lines = begun, finished
-        self.manifest = manifest_bytes(folder / "undisturbed")
+        self.ended = time.monotonic()
+        self.seconds = self.ended - started
+        watch.stop()
+        self.profile = watch.steps
+        self.manifest = manifest_bytes(out)
 
-    def disturb(self, kind: str, number: int, moment: float) -> tuple[bool, bool, str]:
-        """One fault: whether the run recovered, whether its manifest is identical, a table row."""
-        random.seed(number)
-        out = (self.disk if kind == "disk full" else self.folder) / f"run{number}"
-        options = []
-        if kind == "Dask scheduler killed":
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something in a while; a run is not over before it is done."""
+        timer = threading.Timer(seconds, do)
+        timer.start()
+        self._timers.append(timer)
+
+    def workers(self, run: Run) -> list[psutil.Process]:
+        """Dask workers of a run: its own, or those of the standing cluster."""
+        return self.cluster.workers() or run.children("spawn_main")
+
+    def can(self, kind: str) -> bool:
+        """Whether this machine lets us do it."""
+        needs = FAULTS[kind].needs
+        return (needs != "disk" or self.has_disk) and (
+            needs != "network" or self.cluster.has_network
+        )
+
+    def disturb(self, number: int, faults: list[Fault]) -> tuple[bool, bool, float]:
+        """A run with several faults: whether it ended well, with the same manifest, and when."""
+        needed = {FAULTS[f.kind].needs for f in faults}
+        out = (self.disk if "disk" in needed else self.folder) / f"run{number}"
+        options, env = [], {}
+        if needed & {"cluster", "network"}:
             self.cluster.start()
             options = [f"--dask-address={self.cluster.address}"]
-        started = time.monotonic()
-        run = Run.start(self.films, out, self.home, *options)
-        begun, end = self.lines
-        run.reach(begun + round(moment * (end - begun)))
-        time.sleep(random.uniform(0, LATER_S))
-        ended_before = run.process.poll() is not None
-        finished = finished_shards(out)
-        at = time.monotonic()
-        undo = FAULTS[kind](run, self)
+        if "server" in needed:
+            self.server.start()
+            env = {"PREFECT_API_URL": self.server.url}
+        started, watch = time.monotonic(), Watch(out)
+        run = Run.start(self.films, out, self.home, *options, env=env)
+        tries = 0
+        for fault in sorted(faults, key=lambda f: f.moment):
+            if run.process.poll() is not None:
+                run = Run.start(self.films, out, self.home, *options, env=env)
+            self._wait_for(fault.moment, run, watch)
+            self._do(fault, run, watch, out, started)
         status = run.wait()
-        noticed, tries = time.monotonic() - at, 1
-        undo()
         while status != 0 and tries < TRIES:
             tries += 1
-            run = Run.start(self.films, out, self.home, *options)
+            run = Run.start(self.films, out, self.home, *options, env=env)
             status = run.wait()
-        recovered = time.monotonic() - at
-        total = time.monotonic() - started
+        ended = time.monotonic()
+        watch.stop()
         if status != 0:
             print("".join(run.said[-30:]), file=sys.stderr)
-        now = finished_shards(out)
-        redone = sum(now.get(name) != mark for name, mark in finished.items())
+        for fault in faults:
+            again = watch.after(fault.at, fault.shards) or ended
+            fault.working_s = again - fault.at
         identical = status == 0 and manifest_bytes(out) == self.manifest
-        stage = "after its end" if ended_before else f"{len(finished)} shards done"
-        row = (
-            f"| {number} | {kind} | {at - started:.0f} s, {stage} | "
-            f"{'-' if tries == 1 else f'{noticed:.0f}'} | {recovered:.0f} | {tries} | {redone} | "
-            f"{total - self.seconds:+.0f} | {'yes' if identical else 'NO'} |"
-        )
+        for timer in self._timers:
+            timer.join()
+        self._timers.clear()
         self.cluster.stop()
+        self.server.stop()
         shutil.rmtree(out, ignore_errors=True)
-        return status == 0, identical, row
+        return status == 0, identical, ended - started
+
+    def _wait_for(self, moment: float, run: Run, watch: Watch) -> None:
+        """Wait until the run is as far as the undisturbed one was at a moment, or has ended."""
+        run.begin()
+        at = self.begun + moment * (self.ended - self.begun)
+        since, count = max((t, n) for t, n in self.profile if t <= at)
+        stalled = time.monotonic() + STALLED_S
+        while watch.count < count and run.process.poll() is None:
+            if time.monotonic() > stalled:
+                break
+            time.sleep(0.05)
+        left = time.monotonic() + (at - max(since, self.begun))
+        while time.monotonic() < left and run.process.poll() is None:
+            time.sleep(0.05)
+
+    def _do(self, fault: Fault, run: Run, watch: Watch, out: Path, started: float) -> None:
+        kind = FAULTS[fault.kind]
+        random.seed(fault.number)
+        over = run.process.poll() is not None
+        before = finished_shards(out)
+        fault.at, fault.shards = time.monotonic(), len(before)
+        fault.said = f"{fault.at - started:.0f} s, " + (
+            "after its end" if over else f"{fault.shards} shards"
+        )
+        undo = kind.do(run, self)
+        if kind.ends:
+            run.wait()
+            fault.ended_s = time.monotonic() - fault.at
+        undo()
+        now = finished_shards(out)
+        fault.made_twice = sum(now.get(name) != mark for name, mark in before.items())
 
 
 def main() -> int:
@@ -285,26 +508,44 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--films", type=int, default=200)
+    parser.add_argument("--per-run", type=int, default=5, help="faults of one run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), metavar="KIND")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mammosift-chaos-") as folder, _folder(folder) as path:
-        chaos = Chaos(path, given.films)
-        kinds = [k for k in given.only or FAULTS if k != "disk full" or chaos.has_disk]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    with (
+        tempfile.TemporaryDirectory(prefix="mammosift-chaos-") as folder,
+        _folder(folder) as path,
+        contextlib.ExitStack() as undone,
+    ):
+        chaos = Chaos(path, given.films, undone)
+        kinds = [k for k in given.only or FAULTS if chaos.can(k)]
         print(f"{given.films} films, seed {given.seed}; undisturbed: {chaos.seconds:.0f} s")
-        if not chaos.has_disk:
-            print("left out: disk full (no right to mount a small disk here)")
+        for kind in given.only or FAULTS:
+            if not chaos.can(kind):
+                print(f"left out: {kind} (this machine does not let us)")
         print(
-            "| | fault | after | command ended, s | whole again, s | commands | shards made twice "
-            "| extra s | identical |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+            "| | run | fault | after | command ended, s | working again, s | made twice |\n"
+            "| --- | ---: | --- | --- | ---: | ---: | ---: |",
             flush=True,
         )
         moments = np.random.default_rng(given.seed).uniform(0, 0.97, given.faults)
+        faults = [
+            Fault(i + 1, kinds[i % len(kinds)], float(moment)) for i, moment in enumerate(moments)
+        ]
         recovered = identical = 0
-        for i, moment in enumerate(moments):
-            whole, same, row = chaos.disturb(kinds[i % len(kinds)], i + 1, float(moment))
-            recovered, identical = recovered + whole, identical + same
-            print(row, flush=True)
+        for number, first in enumerate(range(0, given.faults, given.per_run), start=1):
+            of_run = faults[first : first + given.per_run]
+            whole, same, seconds = chaos.disturb(number, of_run)
+            recovered += whole * len(of_run)
+            identical += same * len(of_run)
+            for f in sorted(of_run, key=lambda f: f.at):
+                ended = "-" if f.ended_s is None else f"{f.ended_s:.0f}"
+                print(f"| {f.number} | {number} | {f.kind} | {f.said} | {ended} | "
+                      f"{f.working_s:.0f} | {f.made_twice} |")  # fmt: skip
+            end = "ended well" if whole else "DID NOT END WELL"
+            print(f"| | {number} | *{end}, manifest {'identical' if same else 'DIFFERENT'}* | "
+                  f"{seconds:.0f} s | | | |", flush=True)  # fmt: skip
     print(f"faults {given.faults}, recovered {recovered}, identical {identical}")
     return 0 if recovered == identical == given.faults else 1
 
@@ -330,12 +571,30 @@ def manifest_bytes(out: Path) -> bytes:
 
 
 def finished_shards(out: Path) -> dict[str, int]:
-    marks = [m for m in out.rglob(COMPLETE) if ".partial" not in str(m)]
+    """Every shard that is marked complete, and when its mark was written."""
     found = {}
-    for mark in marks:
-        with contextlib.suppress(FileNotFoundError):
-            found[str(mark.relative_to(out))] = mark.stat().st_mtime_ns
+    for folder, folders, files in os.walk(out):  # what goes away meanwhile is no error to it
+        folders[:] = [name for name in folders if ".partial" not in name]
+        if COMPLETE in files:
+            mark = Path(folder) / COMPLETE
+            folders.clear()
+            with contextlib.suppress(FileNotFoundError):
+                found[str(mark.relative_to(out))] = mark.stat().st_mtime_ns
     return found
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+    return port
+
+
+def _ip(*command: str) -> bool:
+    try:
+        return subprocess.run(["ip", *command], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _mounted(folder: Path) -> bool:

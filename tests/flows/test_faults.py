@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401  its defaults must be there before they are set aside
 import pytest
 from typer.testing import CliRunner
 

@@ -76,16 +76,14 @@ def test_killed_in_each_stage_then_resumed_gives_the_same_manifest(
     assert not list(out.rglob("*.partial")), "what killed runs left is cleared away"
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
-    film_folder: Path, small: dict[str, int], tmp_path: Path
-) -> None:
+def start_alone(source: Path, tmp_path: Path, small: dict[str, int]) -> subprocess.Popen[str]:
+    """A run with a temporary server of its own, once it cuts tiles."""
     options = [f"--{name.replace('_', '-')}={value}" for name, value in small.items()]
-    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}  # its own server
+    env = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     run = subprocess.Popen(
         [
             *(sys.executable, "-m", "flows.cli", "run"),
-            *(f"--source={film_folder}", f"--out={tmp_path / 'w'}", *options),
+            *(f"--source={source}", f"--out={tmp_path / 'w'}", *options),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -97,10 +95,33 @@ def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
     for line in run.stdout:
         if "tiles 1/" in line:
             break
+    return run
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_at_once_and_says_how_to_go_on(
+    film_folder: Path, small: dict[str, int], tmp_path: Path
+) -> None:
+    run = start_alone(film_folder, tmp_path, small)
     children = psutil.Process(run.pid).children(recursive=True)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everyone in the group
     output, _ = run.communicate(timeout=20)
     assert run.returncode == 130, output
+    assert "The same command goes on where it stopped" in output
+    assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+@pytest.mark.slow
+def test_a_run_whose_own_prefect_server_dies_ends_at_once_and_says_so(
+    film_folder: Path, small: dict[str, int], tmp_path: Path
+) -> None:
+    run = start_alone(film_folder, tmp_path, small)
+    children = psutil.Process(run.pid).children(recursive=True)
+    (server,) = [c for c in children if "prefect.server" in " ".join(c.cmdline())]
+    server.kill()
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode == 1, output
+    assert "its Prefect server has ended" in output
     assert "The same command goes on where it stopped" in output
     assert not psutil.wait_procs(children, timeout=30)[1]
 

@@ -13,9 +13,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
-from models import kmeans
-from models.kmeans import Chunks, KMeansClusterer, lloyd, parallel_seeds, sweep
+import models.lloyd
+from models.kmeans import KMeansClusterer, sweep
+from models.kmeans_starts import parallel_seeds
+from models.lloyd import Chunks, lloyd
 from models.pairs.projection import Projection, sample_rows
 from models.workers import ThreadWorkers
 
@@ -57,7 +60,7 @@ class TestItIsLloyds:
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A bound for each row and centre, or one for all others."""
-        monkeypatch.setattr(kmeans, "MOST_EACH", request.param)
+        monkeypatch.setattr(models.lloyd, "MOST_EACH", request.param)
 
     @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e3, 1e15])
     @pytest.mark.parametrize("offset", [0.0, 100.0])
@@ -139,7 +142,7 @@ class TestItIsLloyds:
 
 class TestWhereTheRowsLie:
     def test_threads_change_no_byte(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kmeans, "CHUNK_ROWS", 500)
+        monkeypatch.setattr(models.lloyd, "CHUNK_ROWS", 500)
         rows = surface(4000)
         fits = [KMeansClusterer(12, n_jobs=n).fit(rows) for n in (1, 2, 4)]
         assert len({fit.labels_.tobytes() for fit in fits}) == 1
@@ -161,6 +164,52 @@ class TestWhereTheRowsLie:
         rows[123, 4] = np.nan
         with pytest.raises(ValueError, match=r"not finite"):
             KMeansClusterer(3).fit(dask.array.from_array(rows))
+
+
+class TestFewPasses:
+    """Two levels, and small batches."""
+
+    @pytest.mark.parametrize("algorithm", ["two-level", "minibatch"])
+    def test_labels_distances_and_inertia_are_of_the_final_centres(self, algorithm: Any) -> None:
+        rows = surface(9000)
+        found = KMeansClusterer(12, algorithm=algorithm).fit(rows)
+        squares = np.square(rows[:, None].astype(np.float64) - found.cluster_centers_).sum(axis=2)
+        np.testing.assert_array_equal(found.labels_, squares.argmin(axis=1))
+        np.testing.assert_allclose(found.distances_**2, squares.min(axis=1), atol=1e-9)
+        assert found.inertia_ == pytest.approx(squares.min(axis=1).sum())
+
+    @pytest.mark.parametrize(("algorithm", "loss"), [("two-level", 1.1), ("minibatch", 1.2)])
+    def test_inertia_is_near_that_of_lloyds(self, algorithm: Any, loss: float) -> None:
+        rows = surface(30_000)
+        exact = KMeansClusterer(20).fit(rows).inertia_
+        assert KMeansClusterer(20, algorithm=algorithm).fit(rows).inertia_ < loss * exact
+
+    @pytest.mark.parametrize("algorithm", ["two-level", "minibatch"])
+    def test_sorted_rows_do_no_harm(self, algorithm: Any, blobs: NDArray[np.float32]) -> None:
+        rows = np.repeat(blobs[np.argsort(blobs.sum(axis=1))], 200, axis=0)
+        found = KMeansClusterer(3, algorithm=algorithm).fit(rows)
+        far = cdist([[0, 0], [10, 0], [0, 10]], found.cluster_centers_)
+        assert sorted(far.argmin(axis=1)) == [0, 1, 2]
+        assert far.min(axis=1).max() < 0.3
+
+    def test_stored_rows_and_threads_give_the_same_labels(self, tmp_path: Path) -> None:
+        rows = surface(20_000)
+        stored = zarr.create_array(str(tmp_path / "rows.zarr"), data=rows, chunks=(3000, 24))
+        inside = KMeansClusterer(9, algorithm="two-level", n_jobs=1).fit(rows).labels_
+        for where in (rows, stored):
+            found = KMeansClusterer(9, algorithm="two-level", n_jobs=3).fit(where)
+            np.testing.assert_array_equal(found.labels_, inside)
+
+    @pytest.mark.parametrize("algorithm", ["two-level", "minibatch"])
+    def test_fewer_different_rows_than_clusters(self, algorithm: Any) -> None:
+        rows = np.repeat([[0.0], [5.0]], 20, axis=0)
+        found = KMeansClusterer(8, algorithm=algorithm).fit(rows)
+        assert len(found.cluster_centers_) == 2
+        assert (KMeansClusterer(8, algorithm=algorithm).fit(rows[:1]).labels_ == 0).all()
+
+    def test_an_unknown_algorithm_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="algorithm='elkan' is unknown"):
+            KMeansClusterer(3, algorithm="elkan").fit(surface(50))  # type: ignore[arg-type]
 
 
 class TestSeeds:

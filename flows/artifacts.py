@@ -18,6 +18,7 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from flows.scalars import Scalars
 from storage.records import Mammogram
 from tasks import progress
 from tasks.review_page.contact import Contact
@@ -27,12 +28,21 @@ SHEETS_SHOWN = 30
 
 
 @contextmanager
-def listening(client: Any) -> Iterator[None]:
-    """Show inside what long steps report from their worker: a log line and a bar a training."""
+def listening(client: Any, scalars: Scalars | None = None) -> Iterator[None]:
+    """Show inside what long steps report from their worker: a log line and a bar a training.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    scalars : Scalars, optional
+        Receives the losses too; closed at the end.
+    """
     messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     client.subscribe_topic(progress.TOPIC, lambda event: messages.put(event[1]))
     # a thread of its own: the client's must not wait for Prefect's server
-    shower = threading.Thread(target=contextvars.copy_context().run, args=(_show, messages))
+    shower = threading.Thread(
+        target=contextvars.copy_context().run, args=(_show, messages, scalars)
+    )
     shower.start()
     try:
         yield
@@ -40,9 +50,11 @@ def listening(client: Any) -> Iterator[None]:
         client.unsubscribe_topic(progress.TOPIC)
         messages.put(None)
         shower.join()
+        if scalars is not None:
+            scalars.close()
 
 
-def _show(messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+def _show(messages: queue.SimpleQueue[dict[str, Any] | None], scalars: Scalars | None) -> None:
     logger = get_run_logger()
     bars: dict[str, Any] = {}
     while (message := messages.get()) is not None:
@@ -50,6 +62,10 @@ def _show(messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
         losses = f"loss {message['training_loss']:.4f}"
         if message["validation_loss"] is not None:
             losses += f", validation {message['validation_loss']:.4f}"
+        if scalars is not None:
+            parts = {part: message[f"{part}_loss"] for part in ("training", "validation")}
+            known = {f"loss/{part}": loss for part, loss in parts.items() if loss is not None}
+            scalars.add(name, message["epoch"], known)
         epochs = f"epoch {message['epoch']}/{message['max_epochs']}"
         logger.info("%s, %s: %s", name, epochs, losses)
         done, said = 100.0 * message["epoch"] / message["max_epochs"], f"{epochs}: {losses}"

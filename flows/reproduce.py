@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client, on_gpu_worker, on_worker
 from flows.run_record import RunRecord
+from flows.scalars import Scalars
 from flows.shards import STEP
 from storage import image_sets
 from storage.errors import InputError
@@ -47,11 +48,12 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
     reproduce_settings.check_inputs(settings)
     workspace = Workspace.create(settings.out)
     run = RunRecord(workspace, settings)  # type: ignore[arg-type]
+    scalars = Scalars.of(workspace, run.run_id, settings.tensorboard)
     with (
         run.exclusive(),
         run.recorded(),
         dask_client(settings.dask_address, settings.workers) as client,
-        artifacts.listening(client),
+        artifacts.listening(client, scalars),
     ):
         workspace.remove_abandoned()
         made = _study(run, settings) if settings.name == "ddsm-study" else _trials(run, settings)

@@ -235,6 +235,13 @@ class CurationSettings(RunSettings):
         le=1024,
     )
 
+    tensorboard: bool = _field(
+        "Losses for TensorBoard",
+        "Write the losses of training into the workspace's folder tensorboard/ as well; needs the "
+        "extra mammosift[tensorboard].",
+        default=False,
+    )
+
     # -- clusters ----------------------------------------------------------------------------
     cluster_method: Literal["hdbscan", "dbscan", "kmeans"] = _field(
         "Clusterer", "Gives cluster_label and outlier_score of the manifest.", default="hdbscan"

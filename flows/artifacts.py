@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextvars
+import queue
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.logging import get_run_logger
 
+from flows.scalars import Scalars
 from storage.records import Mammogram
 from tasks import progress
 from tasks.review_page.contact import Contact
@@ -17,31 +27,53 @@ ROWS_SHOWN = 200
 SHEETS_SHOWN = 30
 
 
-def listen(client: Any) -> None:
-    """Show what long steps report from their worker."""
+@contextmanager
+def listening(client: Any, scalars: Scalars | None = None) -> Iterator[None]:
+    """Show inside what long steps report from their worker: a log line and a bar a training.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    scalars : Scalars, optional
+        Receives the losses too; closed at the end.
+    """
+    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    client.subscribe_topic(progress.TOPIC, lambda event: messages.put(event[1]))
+    # a thread of its own: the client's must not wait for Prefect's server
+    shower = threading.Thread(
+        target=contextvars.copy_context().run, args=(_show, messages, scalars)
+    )
+    shower.start()
+    try:
+        yield
+    finally:
+        client.unsubscribe_topic(progress.TOPIC)
+        messages.put(None)
+        shower.join()
+        if scalars is not None:
+            scalars.close()
+
+
+def _show(messages: queue.SimpleQueue[dict[str, Any] | None], scalars: Scalars | None) -> None:
     logger = get_run_logger()
-
-    def show(event: tuple[float, dict[str, Any]]) -> None:
-        message = event[1]
-        if message.get("stage") == "train":
-            logger.info(
-                "train epoch %d/%d: loss %.4f, validation %.4f",
-                message["epoch"],
-                message["max_epochs"],
-                message["training_loss"],
-                message["validation_loss"],
-            )
-        elif message.get("stage") == "trial":
-            logger.info(
-                "%s, seed %d, epoch %d/%d: loss %.4f",
-                message["name"],
-                message["seed"],
-                message["epoch"],
-                message["max_epochs"],
-                message["loss"],
-            )
-
-    client.subscribe_topic(progress.TOPIC, show)
+    bars: dict[str, Any] = {}
+    while (message := messages.get()) is not None:
+        name = "encoder" if message["stage"] == "train" else f"{message['name']} {message['seed']}"
+        losses = f"loss {message['training_loss']:.4f}"
+        if message["validation_loss"] is not None:
+            losses += f", validation {message['validation_loss']:.4f}"
+        if scalars is not None:
+            parts = {part: message[f"{part}_loss"] for part in ("training", "validation")}
+            known = {f"loss/{part}": loss for part, loss in parts.items() if loss is not None}
+            scalars.add(name, message["epoch"], known)
+        epochs = f"epoch {message['epoch']}/{message['max_epochs']}"
+        logger.info("%s, %s: %s", name, epochs, losses)
+        done, said = 100.0 * message["epoch"] / message["max_epochs"], f"{epochs}: {losses}"
+        if name not in bars:
+            key = "training-" + re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+            bars[name] = create_progress_artifact(done, key=key, description=f"{name}, {said}")
+        else:
+            update_progress_artifact(bars[name], done, description=f"{name}, {said}")
 
 
 def waiting(holder: str) -> None:

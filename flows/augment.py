@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, temporary_server
+from flows import temporary_server
 from flows.dask_cluster import dask_client, on_worker
 from flows.pictures import find_pictures, record_pictures, run_name, with_late_exclusions
 from flows.run_record import RunRecord
@@ -41,10 +41,9 @@ def augment(settings: AugmentSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
+        dask_client(settings.dask_address, settings.workers, settings.dask_cluster),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
         copies, how = _copy(run, settings, root, shards)

@@ -16,6 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client
 from flows.run_record import RunRecord
+from flows.scalars import Scalars
 from storage import augmented, collections
 from storage.errors import MammosiftError
 from storage.manifest import ManifestWriter, recover
@@ -72,14 +73,15 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
         read_verdicts(settings.verdicts)  # before anything long begins
     workspace = Workspace.create(settings.out)
     run = RunRecord(workspace, settings)
+    scalars = Scalars.of(workspace, run.run_id, settings.tensorboard)
     with run.exclusive(wait_min=settings.wait_for_workspace_min):
         workspace.remove_abandoned()
         recover(workspace)
         with (
             run.recorded(),
             dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
+            artifacts.listening(client, scalars),
         ):
-            artifacts.listen(client)
             _curate(run)
         return run.write()
 

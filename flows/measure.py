@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, temporary_server
+from flows import temporary_server
 from flows.dask_cluster import dask_client, on_worker
 from flows.pictures import find_pictures, record_pictures, run_name, with_late_exclusions
 from flows.run_record import RunRecord
@@ -45,10 +45,9 @@ def measure(settings: MeasureSettings) -> dict[str, Any]:
     with (
         run.exclusive(),
         run.recorded(),
-        dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
+        dask_client(settings.dask_address, settings.workers, settings.dask_cluster),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         found, root = find_pictures(run, settings)
         shards = films.form_shards(found, root, films_per_shard=settings.images_per_shard)
         samples = _sample(run, settings, root, shards)

@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, steps, temporary_server
 from flows.dask_cluster import dask_client, on_gpu_worker, on_worker
 from flows.run_record import RunRecord
+from flows.scalars import Scalars
 from flows.shards import STEP
 from storage import image_sets
 from storage.errors import InputError
@@ -47,13 +48,14 @@ def reproduce(settings: ReproduceSettings) -> dict[str, Any]:
     reproduce_settings.check_inputs(settings)
     workspace = Workspace.create(settings.out)
     run = RunRecord(workspace, settings)  # type: ignore[arg-type]
+    scalars = Scalars.of(workspace, run.run_id, settings.tensorboard)
     with (
         run.exclusive(),
         run.recorded(),
         dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
+        artifacts.listening(client, scalars),
     ):
         workspace.remove_abandoned()
-        artifacts.listen(client)
         made = _study(run, settings) if settings.name == "ddsm-study" else _trials(run, settings)
         run.facts["shards"] = {"trials": [ref.key for ref in made], "kind": made[0].kind}
         run.write()  # the report reads it; written again when the report's own time is known

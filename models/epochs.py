@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.devices import Precision
+from models.tile_source import BLOCKS_HELD
 
 
 class EpochSettings(Protocol):
@@ -61,10 +62,39 @@ class TrainingError(RuntimeError):
 
 
 def epoch_order(
-    n_tiles: int, settings: EpochSettings, *, seed: int, epoch: int
+    n_tiles: int,
+    settings: EpochSettings,
+    *,
+    seed: int,
+    epoch: int,
+    block_ends: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Numbers of the tiles that an epoch sees, in its order: a function of seed and epoch alone."""
-    order = np.random.default_rng([seed, epoch]).permutation(n_tiles).astype(np.int64)
+    """Numbers of the tiles that an epoch sees, in its order: a function of seed and epoch alone.
+
+    Parameters
+    ----------
+    n_tiles : int
+    settings : EpochSettings
+    seed, epoch : int
+        Not negative.
+    block_ends : ndarray of int64, optional
+        Of a source that is read by blocks: number of the first tile behind each. Blocks are then
+        shuffled, and tiles are mixed within ``BLOCKS_HELD`` of them at a time. None: all are mixed.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if block_ends is None or len(block_ends) <= BLOCKS_HELD:
+        order = rng.permutation(n_tiles).astype(np.int64)
+    else:
+        starts = np.concatenate([[0], block_ends[:-1]])
+        blocks = rng.permutation(len(block_ends))
+        order = np.concatenate(
+            [
+                rng.permutation(
+                    np.concatenate([np.arange(starts[b], block_ends[b]) for b in together])
+                )
+                for together in np.split(blocks, range(BLOCKS_HELD, len(blocks), BLOCKS_HELD))
+            ]
+        ).astype(np.int64)
     if settings.max_steps_per_epoch is not None:
         order = order[: settings.max_steps_per_epoch * settings.batch_size]
     return order

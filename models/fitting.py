@@ -357,7 +357,13 @@ class _Run:
         return EpochRecord(epoch, loss, validation_loss, seconds, rate)
 
     def _steps(self, epoch: int) -> list[NDArray[np.int64]]:
-        order = epoch_order(len(self.pictures), self.settings, seed=self.seed, epoch=epoch)
+        order = epoch_order(
+            len(self.pictures),
+            self.settings,
+            seed=self.seed,
+            epoch=epoch,
+            block_ends=getattr(self.pictures, "block_ends", None),
+        )
         steps = list(batches(order, self.settings))
         if self.settings.drop_last and len(steps[-1]) < self.settings.batch_size:
             steps.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,11 +61,18 @@ class ArrayTiles:
         return self._tiles[indices]
 
 
+BLOCK_BYTES = 64 * 2**20
+"""Of tiles that are read at once, at most."""
+BLOCKS_HELD = 4
+"""Blocks among which an epoch mixes its tiles, and which are in memory."""
+
+
 class StoredTiles:
     """Tiles of several stored arrays, one after the other, read when they are asked for.
 
-    Of a batch the tiles of one array are read in one go, in the order in which they lie, so that
-    no chunk is decoded twice; what is in memory is the batch.
+    They lie in blocks, the arrays' Zarr shards. An epoch goes through a few blocks at a time
+    (`models.epochs.epoch_order`), and these few are kept: so each is read once an epoch, whole. A
+    read all over the place goes to the arrays' chunks and keeps nothing.
 
     Parameters
     ----------
@@ -72,6 +80,11 @@ class StoredTiles:
         Of shape (n, size, size), uint16, all of one size, with ``oindex`` as Zarr's arrays have it.
     rows : sequence of ndarray of int64, optional
         Which rows of each array there are; None: all.
+
+    Attributes
+    ----------
+    block_ends : ndarray of int64
+        Number of the first tile behind each block.
     """
 
     def __init__(
@@ -85,21 +98,56 @@ class StoredTiles:
                 f"tiles must be uint16 of shape (n, size, size), all of one size, not {sizes}."
             )
         self._arrays = list(arrays)
-        self._rows = [np.arange(a.shape[0]) for a in arrays] if rows is None else list(rows)
-        self._ends = np.cumsum([len(r) for r in self._rows])
         self._size: tuple[int, ...] = sizes.pop()
+        given = [np.arange(a.shape[0]) for a in arrays] if rows is None else list(rows)
+        self._blocks: list[tuple[int, NDArray[np.int64]]] = []
+        for number, (array, own) in enumerate(zip(arrays, given, strict=True)):
+            if len(own):
+                shard = own // _rows_at_once(array)
+                cuts = np.flatnonzero(np.diff(shard)) + 1
+                self._blocks += [(number, part) for part in np.split(own, cuts)]
+        self.block_ends = np.cumsum([len(part) for _, part in self._blocks], dtype=np.int64)
+        self._held: OrderedDict[int, NDArray[np.uint16]] = OrderedDict()
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self.block_ends[-1]) if len(self.block_ends) else 0
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint16]:
         """Read tiles in the order asked for; see `TileSource`."""
         tiles = np.empty((len(indices), *self._size), dtype=np.uint16)
-        which = np.searchsorted(self._ends, indices, side="right")
-        for number in np.unique(which).tolist():
-            places = np.flatnonzero(which == number)
-            start = self._ends[number] - len(self._rows[number])
-            rows = self._rows[number][indices[places] - start]
-            sorted_rows, back = np.unique(rows, return_inverse=True)
-            tiles[places] = np.asarray(self._arrays[number].oindex[sorted_rows])[back]
+        which = np.searchsorted(self.block_ends, indices, side="right")
+        wanted = np.unique(which).tolist()
+        few = len(wanted) <= 2 * BLOCKS_HELD  # of an epoch's step: two rounds at most
+        for block in sorted(wanted, key=lambda b: b not in self._held):
+            places = np.flatnonzero(which == block)
+            number, rows = self._blocks[block]
+            inside = indices[places] - (self.block_ends[block] - len(rows))
+            if few:
+                tiles[places] = self._whole(block)[inside]
+            else:
+                tiles[places] = self._chosen(number, rows[inside])
         return tiles
+
+    def _whole(self, block: int) -> NDArray[np.uint16]:
+        if block not in self._held:
+            while len(self._held) >= BLOCKS_HELD:
+                self._held.popitem(last=False)
+            self._held[block] = self._chosen(*self._blocks[block])
+        return self._held[block]
+
+    def _chosen(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """Rows of an array in any order: in one slice where they lie together."""
+        array = self._arrays[number]
+        first, last = int(rows.min()), int(rows.max())
+        if last - first < 2 * len(rows):
+            return np.asarray(array[first : last + 1])[rows - first]
+        distinct, back = np.unique(rows, return_inverse=True)
+        return np.asarray(array.oindex[distinct])[back]
+
+
+def _rows_at_once(array: Any) -> int:
+    """Rows of a Zarr shard, or of so many chunks as fit into ``BLOCK_BYTES``."""
+    chunk = int((getattr(array, "chunks", None) or (1,))[0])
+    bound = max(1, BLOCK_BYTES // (2 * int(np.prod(array.shape[1:])) * chunk)) * chunk
+    shards = getattr(array, "shards", None)
+    return min(int(shards[0]), bound) if shards else bound

@@ -15,7 +15,7 @@ import pyarrow as pa
 from dask.system import CPU_COUNT
 
 from storage.errors import MammosiftError
-from storage.tile_shards import read_index, read_pixels
+from storage.tile_shards import PIXELS, read_index, read_pixels
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks import progress
 from tasks.fingerprint import source_fingerprint
@@ -23,6 +23,7 @@ from tasks.kernels import thumbnails
 from tasks.resumable import from_state_or_anew
 
 if TYPE_CHECKING:
+    from models.tile_source import TileSource
     from models.training import TrainingResult
 
 KIND = "encoders"
@@ -39,6 +40,8 @@ EMBEDDING_ARRAY = "embeddings.zarr"
 NETWORK_CODE = ("models.autoencoder", "models.checkpoints", "models.devices", "tasks.encoders")
 CHECKPOINT_EVERY_STEPS = 64
 """A killed training has lost so many steps at most; of the published network on a CPU, minutes."""
+IN_MEMORY_BYTES = 256 * 2**20
+"""Larger samples are streamed from their shards, some 256 MiB at a time."""
 HOLD_OUT = 0.1
 """Share of the training tiles that validates where no patient fell into the validation part."""
 SHOWN_RECONSTRUCTIONS = 12
@@ -147,15 +150,17 @@ def _write_encoder(
 
     workspace = writer.workspace
     config = autoencoder.named_config(settings.encoder)
-    train_tiles = _load(workspace, sample.training, config.input_size_px)
-    validation_tiles = _load(workspace, sample.validation, config.input_size_px)
+    train_tiles = _source(workspace, sample.training, config.input_size_px)
+    validation_tiles = _source(workspace, sample.validation, config.input_size_px)
     result = _train(train_tiles, validation_tiles, settings, workspace, state)
     writer.write_bytes(WEIGHTS, checkpoints.to_bytes(result.model))
     writer.write_bytes(LAST_WEIGHTS, save(result.last))
     writer.write_bytes(CONFIG, checkpoints.config_json(config).encode())
     history = [{k: v for k, v in asdict(r).items() if k != "seconds"} for r in result.history]
     writer.write_table(HISTORY, pa.Table.from_pylist(history))
-    shown = validation_tiles[:SHOWN_RECONSTRUCTIONS]
+    shown = validation_tiles.read(np.arange(min(SHOWN_RECONSTRUCTIONS, len(validation_tiles))))
+    side = config.input_size_px
+    shown = np.stack([thumbnails.shrink(tile, side, side) for tile in shown])
     writer.write_bytes(
         RECONSTRUCTIONS, _reconstruction_sheet(shown, encoding.reconstruct(result.model, shown))
     )
@@ -171,14 +176,14 @@ def _write_encoder(
 
 
 def _train(
-    train_tiles: npt.NDArray[np.uint16],
-    validation_tiles: npt.NDArray[np.uint16],
+    train_tiles: TileSource,
+    validation_tiles: TileSource,
     settings: EncoderSettings,
     workspace: Workspace,
     state: str,
 ) -> TrainingResult:
     """Train, writing the state as it goes; a killed run's state is gone on from."""
-    from models import autoencoder, epochs, tile_source, training
+    from models import autoencoder, epochs, training
 
     def on_epoch(record: epochs.EpochRecord) -> None:
         progress.report(
@@ -191,7 +196,7 @@ def _train(
 
     def train(resume: bytes | None) -> TrainingResult:
         return training.train(
-            tile_source.ArrayTiles(train_tiles),
+            train_tiles,
             autoencoder.named_config(settings.encoder),
             training.TrainingSettings(
                 max_epochs=settings.max_epochs,
@@ -201,7 +206,7 @@ def _train(
                 checkpoint_every_steps=CHECKPOINT_EVERY_STEPS,
                 precision=settings.precision,
             ),
-            validation_tiles=tile_source.ArrayTiles(validation_tiles),
+            validation_tiles=validation_tiles,
             seed=settings.seed,
             checkpoint=lambda data: workspace.write_bytes(state, data),
             resume=resume,
@@ -257,6 +262,21 @@ def draw_sample(
 def _by_shard(frame: pd.DataFrame) -> tuple[tuple[str, npt.NDArray[np.int64]], ...]:
     groups = frame.groupby("key", sort=True)["pixels_index"]
     return tuple((str(key), np.sort(rows.to_numpy(np.int64))) for key, rows in groups)
+
+
+def _source(
+    workspace: Workspace,
+    chosen: Sequence[tuple[str, npt.NDArray[np.int64]]],
+    size_px: int,
+) -> TileSource:
+    """Tiles chosen: in memory, at the network's size, while they are few; else streamed."""
+    from models.tile_source import ArrayTiles, StoredTiles
+
+    n = sum(len(rows) for _, rows in chosen)
+    if n * 2 * size_px**2 <= IN_MEMORY_BYTES:
+        return ArrayTiles(_load(workspace, chosen, size_px))
+    arrays = [workspace.shard("tiles", key).array(PIXELS) for key, _ in chosen]
+    return StoredTiles(arrays, [rows for _, rows in chosen])
 
 
 def _load(

@@ -113,6 +113,12 @@ class ReproduceSettings(RunSettings):
         description="Of a training; the same number gives the same bytes. Default: one a core.",
         ge=1,
     )
+    tensorboard: bool | None = Field(
+        None,
+        title="Losses for TensorBoard",
+        description="Write the losses of each training into the folder tensorboard/ of the "
+        "workspace as well; needs the extra mammosift[tensorboard].",
+    )
     dask_address: str | None = Field(
         None,
         title="Dask scheduler",

@@ -88,7 +88,8 @@ def fit_or_go_on(
             seed=seed,
             epoch=record.epoch,
             max_epochs=settings.max_epochs,
-            loss=record.training_loss,
+            training_loss=record.training_loss,
+            validation_loss=record.validation_loss,
         )
 
     def train(resume: bytes | None) -> FitResult:

@@ -214,7 +214,7 @@ class CurationSettings(RunSettings):
         "At most this many tiles, drawn over all shards, train the autoencoder.",
         default=4096,
         ge=2,
-        le=100_000,
+        le=10_000_000,
     )
     max_epochs: int = _field(
         "Epochs", "At most; training stops earlier once it no longer improves.", default=20, ge=1
@@ -239,6 +239,13 @@ class CurationSettings(RunSettings):
         default=None,
         ge=1,
         le=1024,
+    )
+
+    tensorboard: bool = _field(
+        "Losses for TensorBoard",
+        "Write the losses of training into the workspace's folder tensorboard/ as well; needs the "
+        "extra mammosift[tensorboard].",
+        default=False,
     )
 
     # -- clusters ----------------------------------------------------------------------------

@@ -322,7 +322,7 @@ def _legend(axes: Any, theme: dict[str, str], title: str | None, *, beside: bool
 def _picture(figure: Any) -> Picture:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     drawn = np.asarray(canvas.buffer_rgba())
     return np.ascontiguousarray(drawn[..., 2::-1])

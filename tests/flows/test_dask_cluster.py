@@ -41,7 +41,7 @@ def test_a_step_lands_on_the_worker_that_has_a_gpu(monkeypatch: pytest.MonkeyPat
         assert gpu_resources(client) == {"GPU": 1}
         assert {on_gpu_worker(where) for _ in range(6)} == {"second"}
         assert steps.train.fn("uri", ["k"], {}, None) == "second"  # type: ignore[arg-type]
-        assert steps.embed.fn("uri", "k", "e") == "second"
+        assert steps.embed("uri", "k", "e") == "second"
         assert on_worker(where) in ("first", "second", "third")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from prefect.artifacts import Artifact
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -55,6 +56,10 @@ def test_an_experiment_ends_with_results_figures_and_a_page(
     for name in ("losses", "map", "tsne", "latent", "reconstructions"):
         assert cv2.imread(str(out / f"figures/published-{name}.png")) is not None
     assert record["stages"]["trials"]["made"] == 2
+    bar = Artifact.get("training-mnist-conv-published-autoencoder-0")
+    assert bar is not None
+    assert bar.data == 100.0
+    assert "epoch 2/2: loss 0." in str(bar.description)
     again = reproduce(settings)
     assert again["stages"]["trials"]["reused"] == 2
     assert json.loads((out / "results.json").read_text()) == results

@@ -23,3 +23,13 @@ def test_an_epoch_cut_short_sees_that_many_batches() -> None:
     order = epoch_order(50, settings, seed=0, epoch=1)
     assert len(order) == 32
     assert len(np.unique(order)) == 32
+
+
+def test_an_epoch_over_blocks_holds_a_few_of_them_at_a_time_and_sees_each_tile_once() -> None:
+    ends = np.cumsum(np.full(12, 5))
+    order = epoch_order(60, TrainingSettings(), seed=0, epoch=1, block_ends=ends)
+    assert sorted(order.tolist()) == list(range(60))
+    rounds = [set((order[i : i + 20] // 5).tolist()) for i in (0, 20, 40)]
+    assert [len(blocks) for blocks in rounds] == [4, 4, 4]
+    other = epoch_order(60, TrainingSettings(), seed=0, epoch=2, block_ends=ends)
+    assert other.tolist() != order.tolist()

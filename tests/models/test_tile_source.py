@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
-from models.tile_source import ArrayTiles, StoredTiles, TileSource
+from models.epochs import batches, epoch_order
+from models.tile_source import BLOCKS_HELD, ArrayTiles, StoredTiles, TileSource
+from models.training import TrainingSettings
 
 
 def test_tiles_come_in_the_order_asked_for() -> None:
@@ -50,3 +52,40 @@ def test_stored_arrays_of_different_sizes_are_refused(tmp_path: Path) -> None:
         StoredTiles(arrays)
     with pytest.raises(ValueError, match="no arrays"):
         StoredTiles([])
+
+
+class CountingArray:
+    """Tiles of an array in shards of four, and how many rows were read of it."""
+
+    def __init__(self, tiles: np.ndarray) -> None:  # type: ignore[type-arg]
+        self.tiles, self.rows_read = tiles, 0
+        self.shape, self.dtype, self.ndim = tiles.shape, tiles.dtype, 3
+        self.chunks, self.shards = (2, 3, 3), (4, 3, 3)
+        self.oindex = self
+
+    def __getitem__(self, rows: object) -> np.ndarray:  # type: ignore[type-arg]
+        found = self.tiles[rows]
+        self.rows_read += len(found)
+        return found  # type: ignore[no-any-return]
+
+
+def test_an_epoch_reads_each_block_once_and_keeps_a_few() -> None:
+    tiles = np.random.default_rng(0).integers(0, 65536, (40, 3, 3)).astype(np.uint16)
+    array = CountingArray(tiles)
+    source = StoredTiles([array])
+    assert source.block_ends.tolist() == list(range(4, 41, 4))
+    settings = TrainingSettings(batch_size=6)
+    order = epoch_order(40, settings, seed=0, epoch=1, block_ends=source.block_ends)
+    for step in batches(order, settings):
+        np.testing.assert_array_equal(source.read(step), tiles[step])
+    assert array.rows_read == 40
+    assert len(source._held) <= BLOCKS_HELD
+
+
+def test_a_read_all_over_the_place_keeps_nothing() -> None:
+    tiles = np.random.default_rng(0).integers(0, 65536, (40, 3, 3)).astype(np.uint16)
+    array = CountingArray(tiles)
+    source = StoredTiles([array])
+    np.testing.assert_array_equal(source.read(np.arange(0, 40, 4)), tiles[::4])
+    assert array.rows_read == 10
+    assert not source._held

@@ -6,7 +6,7 @@ import contextvars
 import queue
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,52 @@ def summary(facts: dict[str, Any], run_id: str, report: str) -> None:
         lines.append(f"| {fate.replace('/', ': ')} | {n:,} | {n / cut:.1%} |")
     lines += [f"| **cut** | **{tiles['cut']:,}** | |", "", f"Report: `{report}`"]
     create_markdown_artifact(key="run-summary", markdown="\n".join(lines), description="Summary")
+
+
+def trained(history: Sequence[Mapping[str, float]], key: str) -> None:
+    """Table of the loss by epoch."""
+    create_table_artifact(
+        key="training",
+        description=f"Encoder {key}: loss by epoch.",
+        table=[{name: f"{value:.6g}" for name, value in row.items()} for row in history],
+    )
+
+
+@contextmanager
+def arriving(films: int, n_bytes: int) -> Iterator[Callable[[int, int, int], None]]:
+    """Progress of a transfer: a function to tell it by, and some twenty lines in the log."""
+    logger = get_run_logger()
+    logger.info("%d films, %.1f GB", films, n_bytes / 1e9)
+    bar: Any = create_progress_artifact(0.0, key="progress-fetch", description="Files")
+    shown = 0.0
+
+    def told(done: int, of: int, arrived: int) -> None:
+        nonlocal shown
+        percent = 100.0 * done / max(1, of)
+        if percent - shown >= 5 or done == of:
+            shown = percent
+            logger.info("%d of %d files, %.2f GB arrived", done, of, arrived / 1e9)
+            update_progress_artifact(bar, percent)
+
+    yield told
+
+
+def fetched(films: int, patients: int, files: Mapping[str, int], out: str) -> None:
+    """Markdown of what was fetched."""
+    lines = [f"{films:,} films of {patients:,} patients in `{out}`", ""]
+    lines += [f"- {n:,} files {how}" for how, n in sorted(files.items())]
+    create_markdown_artifact(key="fetched", markdown="\n".join(lines), description="Fetched")
+
+
+def clustered(figures: Mapping[str, Any], out: str) -> None:
+    """Markdown of what a clustering came to."""
+    lines = [f"Labels: `{out}`", "", "| | |", "| --- | ---: |"]
+    lines += [
+        f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value:.6g} |"
+        for name, value in figures.items()
+        if isinstance(value, int | float)
+    ]
+    create_markdown_artifact(key="clusters", markdown="\n".join(lines), description="Clusters")
 
 
 def verdicts(review: dict[str, Any]) -> None:

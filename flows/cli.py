@@ -102,7 +102,7 @@ def _plain_type(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
         return str
     plain = [t for t in get_args(annotation) if t is not type(None)]
-    return plain[0] if plain else annotation
+    return _plain_type(plain[0]) if plain else annotation
 
 
 CURATION = "tasks.settings:CurationSettings"
@@ -185,6 +185,7 @@ PATHS = (
     "workspace",
     "decisions",
     "licences",
+    "cases",
 )
 
 
@@ -594,36 +595,10 @@ def status(
     typer.echo("\n".join(describe(workspace)))
 
 
-@app.command()
-def fetch(
-    collection: Annotated[str, typer.Argument(help="cbis-ddsm")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the films.")],
-    films: Annotated[
-        int | None,
-        typer.Option("--films", min=1, help="At least so many, by whole patients. Default: all."),
-    ] = None,
-    view: Annotated[str | None, typer.Option("--view", help="CC or MLO. Default: both.")] = None,
-    label: Annotated[
-        str | None,
-        typer.Option("--label", help="malignant or benign, of the film; needs --cases."),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option("--cases", help="Folder of the collection's case_description csvs."),
-    ] = None,
-    with_findings: Annotated[
-        bool,
-        typer.Option("--with-findings", help="Also crops and masks of the films' findings."),
-    ] = False,
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=64, help="Transfers at a time.")
-    ] = 8,
-    endpoint: Annotated[
-        str | None,
-        typer.Option("--endpoint", help="Address of a mirror of the bucket; {bucket} is its name."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before fetching.")] = False,
-) -> None:
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before fetching.")]
+
+
+def fetch(settings: Any, yes: Yes = False) -> None:
     """Fetch films of a public collection: CBIS-DDSM from the Imaging Data Commons.
 
     Films and bytes are shown first. A transfer that broke off goes on with the same command; every
@@ -632,21 +607,21 @@ def fetch(
 
     Example: mammosift fetch cbis-ddsm --films 20 --view MLO --out films/
     """
-    from storage.errors import InputError
-    from storage.idc import ENDPOINT
     from tasks import fetches
 
-    if collection != "cbis-ddsm":
-        raise InputError(f"collection={collection!r}: cbis-ddsm (others: docs/collections.md).")
     chosen = fetches.choose(
-        films=films,
-        view=view,
-        label=label,
-        cases=cases and cases.expanduser(),
-        with_findings=with_findings,
+        films=settings.films,
+        view=settings.view,
+        label=settings.label,
+        cases=None if settings.cases is None else Path(settings.cases),
+        with_findings=settings.with_findings,
     )
     licences = ", ".join(sorted({each.licence for each in chosen.series}))
-    more = f" with {len(chosen.series) - chosen.films} series of findings" if with_findings else ""
+    more = (
+        f" with {len(chosen.series) - chosen.films} series of findings"
+        if settings.with_findings
+        else ""
+    )
     typer.echo(
         f"{chosen.films:,} films{more} of {chosen.patients:,} patients, {_size(chosen.bytes)}, "
         f"{licences}."
@@ -661,16 +636,16 @@ def fetch(
 
     done = fetches.fetch(
         chosen,
-        out.expanduser().absolute(),
-        endpoint=endpoint or ENDPOINT,
-        parallel=parallel,
+        Path(settings.out),
+        endpoint=settings.endpoint,
+        parallel=settings.parallel,
         told=told,
     )
     counts = ", ".join(f"{n:,} {how}" for how, n in sorted(done.items()))
     typer.echo(f"\nFiles: {counts}; all have the bucket's checksums.")
     if not chosen.case_files:
         typer.echo("Without --cases the films have no labels (docs/collections.md).")
-    typer.echo(f"Curate them with  mammosift run --source {out} --out curated/")
+    typer.echo(f"Curate them with  mammosift run --source {settings.out} --out curated/")
 
 
 @app.command()
@@ -694,6 +669,7 @@ app.command()(_takes_settings(run))
 app.command()(_takes_settings(plan))
 app.command()(_takes_settings(review, "tasks.review_settings:ReviewSettings"))
 app.command()(_takes_settings(export, "tasks.export_settings:ExportSettings"))
+app.command()(_takes_settings(fetch, "tasks.fetch_settings:FetchSettings"))
 app.command()(_takes_settings(cluster, "tasks.cluster_settings:ClusterFileSettings"))
 app.command()(_takes_settings(measure, "tasks.picture_settings:MeasureSettings"))
 app.command()(_takes_settings(augment, "tasks.picture_settings:AugmentSettings"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +62,11 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
 
     A run in a workspace that an earlier one left unfinished goes on where that one stopped.
     """
+    return alone(settings, _curate)
+
+
+def alone(settings: CurationSettings, work: Callable[[RunRecord], None]) -> dict[str, Any]:
+    """Do some work on films as the only run in the workspace; gives the run's record."""
     temporary_server.end_with_this_process()
     films.check_inputs(
         settings.source,
@@ -82,17 +87,18 @@ def curate(settings: CurationSettings) -> dict[str, Any]:
             dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client,
             artifacts.listening(client, scalars),
         ):
-            _curate(run)
+            work(run)
         return run.write()
 
 
 def _curate(run: RunRecord) -> None:
     settings = run.settings
-    found, root = _find_films(run)
-    shards, tile_refs, used = _cut(run, found, root)
+    found, root = find_films(run)
+    shards, tile_refs, used = cut(run, found, root)
     split = split_of_films(settings, used)
     scorer = _learn(run, tile_refs, used)
-    encoder, embedded = _embed(run, tile_refs, split)
+    encoder = train(run, tile_refs, split)
+    embedded = _embed(run, tile_refs, encoder)
     clustered = _cluster(run, embedded)
     _take_verdicts(run, clustered)
     copies = _find_duplicates(run, tile_refs, embedded, used, split)
@@ -102,7 +108,8 @@ def _curate(run: RunRecord) -> None:
     report(run, tile_refs, embedded, encoder, clustered, scorer, copies, described)
 
 
-def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
+def find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
+    """Find the films of a source, with what tables say of them; excluded ones with their reason."""
     settings, workspace = run.settings, run.workspace
     with run.stage("films"):
         root, batches = films.find(settings.source)
@@ -142,9 +149,10 @@ def _find_films(run: RunRecord) -> tuple[list[Mammogram], Path]:
     return found, root
 
 
-def _cut(
+def cut(
     run: RunRecord, found: list[Mammogram], root: Path
 ) -> tuple[list[FilmShard], list[ShardRef], list[Mammogram]]:
+    """Cut and screen the films; gives shards of films, their tiles, and the films as they fared."""
     settings, workspace = run.settings, run.workspace
     shards = films.form_shards(found, root, films_per_shard=settings.films_per_shard)
     cutting = tiles.TileSettings(
@@ -211,13 +219,10 @@ def _learn(run: RunRecord, tile_refs: list[ShardRef], used: list[Mammogram]) -> 
     return scorer
 
 
-def _embed(
-    run: RunRecord, tile_refs: list[ShardRef], split: dict[str, str]
-) -> tuple[ShardRef, list[ShardRef]]:
-    settings, uri = run.settings, run.workspace.uri
-    keys = [ref.key for ref in tile_refs]
+def train(run: RunRecord, tile_refs: list[ShardRef], split: dict[str, str]) -> ShardRef:
+    """Train the autoencoder."""
     learning = encoders.EncoderSettings(
-        **settings.only(
+        **run.settings.only(
             "encoder",
             "training_tiles",
             "max_epochs",
@@ -230,12 +235,18 @@ def _embed(
         )
     )
     with run.stage("encoder") as stage:
-        encoder = steps.train(uri, keys, split, learning)
+        encoder = steps.train(run.workspace.uri, [ref.key for ref in tile_refs], split, learning)
         stage.add([encoder])
+    return encoder
+
+
+def _embed(run: RunRecord, tile_refs: list[ShardRef], encoder: ShardRef) -> list[ShardRef]:
+    keys = [ref.key for ref in tile_refs]
     with run.stage("embeddings") as stage:
+        uri = run.workspace.uri
         embedded = run.in_order("embeddings", lambda key: steps.embed(uri, key, encoder.key), keys)
         stage.add(embedded)
-    return encoder, embedded
+    return embedded
 
 
 def _cluster(run: RunRecord, embedded: list[ShardRef]) -> ShardRef:

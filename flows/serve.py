@@ -1,4 +1,7 @@
-"""Prefect server, worker and deployments on one machine, in one command."""
+"""Prefect server, worker and deployments on one machine, in one command.
+
+python -m flows.serve     registers pool, deployments and automation with a standing server
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,8 @@ from flows import watch
 from storage.errors import InputError, MammosiftError
 
 POOL = "mammosift"
-DEPLOYMENT = "films"
-REVIEW = "review"
-EXPERIMENT = "experiment"
+FILMS, ENCODER, EMBEDDINGS = "films", "encoder", "embeddings"
+REVIEW, COLLECTION, EXPERIMENT = "review", "collection", "experiment"
 STARTUP_TIMEOUT_S = 180
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -85,9 +87,7 @@ def register() -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    from flows.curate import curate
-    from flows.reproduce import reproduce
-    from flows.review import review
+    from flows import cluster, curate, fetch, reproduce, review, train
 
     async def create_pool() -> None:
         async with get_client() as client:
@@ -102,32 +102,56 @@ def register() -> None:
     anyio.run(create_pool)
     from prefect.types.entrypoint import EntrypointType
 
-    films = curate.to_deployment(
-        name=DEPLOYMENT,
-        description="Films in, curated manifest out. A second run in a workspace goes on where "
-        "the first one stopped.",
-        tags=["mammosift"],
-        work_pool_name=POOL,
-        concurrency_limit=1,
-        entrypoint_type=EntrypointType.MODULE_PATH,
+    served: tuple[tuple[Any, str, str, int | None], ...] = (
+        (
+            curate.curate,
+            FILMS,
+            "Films in, curated manifest out. A second run in a workspace goes on where the first "
+            "one stopped.",
+            1,
+        ),
+        (
+            train.train,
+            ENCODER,
+            "Cuts the films and trains the encoder; a curation with the same films and settings in "
+            "this workspace goes on from there.",
+            1,
+        ),
+        (
+            cluster.cluster,
+            EMBEDDINGS,
+            "Exact clusters of any embeddings: .npy, Zarr or Parquet in, labels out.",
+            1,
+        ),
+        (
+            review.review,
+            REVIEW,
+            "Shows the clusters of a finished run, waits for a person's verdicts (Resume), and "
+            "publishes the manifest with them.",
+            None,  # a run that waits for a person blocks no other
+        ),
+        (
+            fetch.fetch,
+            COLLECTION,
+            "Films of a public collection into a folder, compared with the bucket's checksums.",
+            1,
+        ),
+        (
+            reproduce.reproduce,
+            EXPERIMENT,
+            "A published experiment on your data, its figures beside the paper's.",
+            None,
+        ),
     )
-    decided = review.to_deployment(
-        name=REVIEW,
-        description="Shows the clusters of a finished run, waits for a person's verdicts (Resume), "
-        "and publishes the manifest with them.",
-        tags=["mammosift"],
-        work_pool_name=POOL,
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    experiment = reproduce.to_deployment(
-        name=EXPERIMENT,
-        description="A published experiment on your data, its figures beside the paper's.",
-        tags=["mammosift"],
-        work_pool_name=POOL,
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    for deployment in (films, decided, experiment):
-        deployment.apply()  # type: ignore[union-attr]
+    for flow, name, description, at_once in served:
+        flow.to_deployment(
+            name=name,
+            description=description,
+            tags=["mammosift"],
+            work_pool_name=POOL,
+            concurrency_limit=at_once,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        ).apply()
 
 
 async def _job_template() -> dict[str, Any]:
@@ -183,3 +207,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    register()
+    watch.register()

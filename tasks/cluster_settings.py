@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tasks.run_settings import DaskCluster, dask_cluster_field, one_dask_side
+from tasks.run_settings import DaskCluster, dask_cluster_field, one_dask_side, whole_path
 
 
 class ClusterFileSettings(BaseModel):
@@ -96,6 +96,7 @@ class ClusterFileSettings(BaseModel):
         "temporary folder of this machine.",
     )
 
+    _whole = field_validator("embeddings", "out", "scratch")(whole_path)
     _side = model_validator(mode="after")(one_dask_side)
 
     @model_validator(mode="after")

@@ -1,0 +1,40 @@
+"""Clusters of any embeddings, as ``mammosift cluster`` finds them, from the form of a run."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows import artifacts, temporary_server
+from flows.dask_cluster import dask_client
+from tasks.cluster_file import cluster_file
+from tasks.cluster_settings import ClusterFileSettings
+
+
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    settings: Any = flow_run.parameters["settings"]
+    rows = settings["embeddings"] if isinstance(settings, dict) else settings.embeddings
+    return f"cluster {Path(rows).name or 'rows'} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(name="cluster", flow_run_name=_run_name, validate_parameters=True)
+def cluster(settings: ClusterFileSettings) -> dict[str, Any]:
+    """Cluster any embeddings: DBSCAN, HDBSCAN, KMeans, or the nearest neighbours; exact."""
+    temporary_server.end_with_this_process()
+    with clients(settings) as client:
+        figures = cluster_file(settings, client)
+    artifacts.clustered(figures, settings.out)
+    return figures
+
+
+def clients(settings: ClusterFileSettings) -> Any:
+    """Context of the Dask client that the settings ask for; None: threads of this process."""
+    if settings.dask_address is None and settings.workers is None:
+        return nullcontext()
+    return dask_client(settings.dask_address, settings.workers, settings.dask_cluster)

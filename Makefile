@@ -50,6 +50,7 @@ bench: setup
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/measure.py
 
 bench-clustering: setup

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -56,8 +57,9 @@ def test_an_experiment_ends_with_results_figures_and_a_page(
     for name in ("losses", "map", "tsne", "latent", "reconstructions"):
         assert cv2.imread(str(out / f"figures/published-{name}.png")) is not None
     assert record["stages"]["trials"]["made"] == 2
-    bar = Artifact.get("training-mnist-conv-published-autoencoder-0")
-    assert bar is not None
+    key = ArtifactFilterKey(any_=["training-mnist-conv-published-autoencoder-0"])
+    with get_client(sync_client=True) as client:
+        (bar,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
     assert bar.data == 100.0
     assert "epoch 2/2: loss 0." in str(bar.description)
     again = reproduce(settings)

@@ -74,6 +74,19 @@ def test_a_resumed_training_ends_with_the_bytes_of_an_undisturbed_one(
     assert losses(resumed) == losses(undisturbed)
 
 
+def test_a_training_resumed_within_an_epoch_ends_with_the_undisturbed_bytes(
+    tiles: NDArray[np.uint16], tiny_config: AutoencoderConfig
+) -> None:
+    settings = dataclasses.replace(SETTINGS, max_epochs=2, checkpoint_every_steps=1)  # of 2
+    states: list[bytes] = []
+    undisturbed = run(tiles, tiny_config, settings, checkpoint=states.append)
+    resumed = run(tiles, tiny_config, settings, resume=states[0])
+    assert to_bytes(resumed.model) == to_bytes(undisturbed.model)
+    assert resumed.last.keys() == undisturbed.last.keys()
+    assert all(torch.equal(resumed.last[name], undisturbed.last[name]) for name in resumed.last)
+    assert losses(resumed) == losses(undisturbed)
+
+
 def losses(result: TrainingResult) -> list[tuple[int, float, float | None]]:
     return [(r.epoch, r.training_loss, r.validation_loss) for r in result.history]
 

@@ -112,6 +112,8 @@ class PublishedTiles:
         self.without_pixels = table.num_rows - stored.num_rows
         order = [("pixels_uri", "ascending"), ("pixels_index", "ascending")]
         self.table: pa.Table = stored.sort_by(order).combine_chunks()
+        del table, stored
+        pa.default_memory_pool().release_unused()  # the rows have been copied twice on the way
         self._uri = opened.uri
         self._workspace: Workspace | None = opened
         self._arrays: dict[str, Any] = {}

@@ -120,6 +120,8 @@ class PublishedTiles:
             stored = _with_copies(opened, stored)
         order = [("pixels_uri", "ascending"), ("pixels_index", "ascending")]
         self.table: pa.Table = stored.sort_by(order).combine_chunks()
+        del table, stored
+        pa.default_memory_pool().release_unused()  # the rows have been copied twice on the way
         self._uri = opened.uri
         self._workspace: Workspace | None = opened
         self._arrays: dict[str, Any] = {}

@@ -170,7 +170,10 @@ class TileDataset(Dataset[Batch]):
         self.n_unlabelled = int((~known).sum())
         chosen = np.flatnonzero(known) if unlabelled == "drop" else np.arange(len(known))
         self._numbers: npt.NDArray[np.int64] = chosen.astype(np.int64)
-        self.table: pa.Table = self._source.table.take(pa.array(self._numbers))
+        whole = len(chosen) == len(known)  # then no second copy
+        self.table: pa.Table = self._source.table
+        if not whole:
+            self.table = self.table.take(pa.array(self._numbers))
         self.targets = None if coded is None else torch.from_numpy(coded[self._numbers])
         self.without_pixels = self._source.without_pixels
         self.size_px = self._source.size_px

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -17,6 +18,7 @@ from tasks.settings import CurationSettings
 from tests.flows.local_run import manifest_bytes
 from tests.flows.serving import Served
 
+AUTH = "reader:made-up-server-password"
 RUN_S, EVERY_S = 900, 20
 
 pytestmark = [
@@ -28,16 +30,17 @@ pytestmark = [
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    server = Served(tmp_path)
+    server = Served(tmp_path, auth=AUTH)
     yield server
     server.stop()
+    assert AUTH.partition(":")[2] not in server.log.read_text(), "no password is logged"
 
 
 @pytest.fixture
 def client(served: Served) -> Iterator[Any]:
     from prefect.client.orchestration import SyncPrefectClient
 
-    with SyncPrefectClient(api=f"{served.url}/api") as opened:
+    with SyncPrefectClient(api=f"{served.url}/api", auth_string=AUTH) as opened:
         yield opened
 
 
@@ -65,6 +68,10 @@ def test_a_schedule_fires_and_of_two_runs_in_a_workspace_one_is_refused_or_waits
     def parameters(out: str, **more: Any) -> dict[str, Any]:
         given = local_run.model_copy(update={"out": str(tmp_path / out), **more})
         return {"settings": given.model_dump(mode="json", exclude_unset=True)}
+
+    asked = f"{served.url}/api/deployments/filter"
+    assert httpx.post(asked, json={}).status_code == 401, "the password is asked for"
+    assert httpx.post(asked, json={}, auth=("reader", "guessed")).status_code == 401
 
     by_name = {d.name: d.id for d in client.read_deployments()}
     films, encoder = by_name["films"], by_name["encoder"]

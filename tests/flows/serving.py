@@ -25,7 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_S, STATE_S = 180, 240
+START_S, STATE_S = 180, 900
 SAID = ("mammosift is served", "started!")
 """What the command and then its worker say when they are ready."""
 TRIES, TRY_S = 12, 15

@@ -42,12 +42,14 @@ def serve_all(*, host: str, port: int) -> int:
     InputError
         The port is taken, or the host is not loopback and no password is set.
     """
-    if host not in LOOPBACK and "PREFECT_SERVER_API_AUTH_STRING" not in os.environ:
+    password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if host not in LOOPBACK and not password:
         raise InputError(
             f"--host {host} would let everyone on the network start runs. Set "
-            "PREFECT_SERVER_API_AUTH_STRING and PREFECT_API_AUTH_STRING to user:password first, "
-            "or stay on 127.0.0.1."
+            "PREFECT_SERVER_API_AUTH_STRING to user:password first, or stay on 127.0.0.1."
         )
+    if password:  # the worker and its runs are clients, too
+        os.environ["PREFECT_API_AUTH_STRING"] = password
     url = f"http://{host}:{port}"
     _refuse_if_taken(host, port)
     os.environ |= {

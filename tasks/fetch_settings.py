@@ -53,7 +53,7 @@ class FetchSettings(RunSettings):
         min_length=1,
     )
 
-    _whole = field_validator("out", "cases")(whole_path)
+    _whole = field_validator("out", "cases", "endpoint")(whole_path)
 
     @model_validator(mode="after")
     def _labels_are_known(self) -> FetchSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -14,7 +15,12 @@ S = TypeVar("S", bound=BaseModel)
 class RunSettings(BaseModel):
     """Settings of a run: frozen, with nothing that they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # they are logged, and a value may be what should not be
+    )
 
     def only(self, *names: str) -> dict[str, Any]:
         """These settings alone: what a stage depends on, and so what its shards' key is made of."""
@@ -29,9 +35,14 @@ def whole_path(value: str | None, info: ValidationInfo) -> str | None:
     Raises
     ------
     ValueError
-        The path is relative.
+        The path is relative, or a URI with a password: settings are shown and written down.
     """
     if value is None or "://" in value:
+        if value is not None and urlsplit(value).password is not None:
+            raise ValueError(
+                f"{info.field_name} holds a password, and settings are shown and written "
+                "down; give credentials in the environment (AWS_ACCESS_KEY_ID, ...)."
+            )
         return value
     path = Path(value).expanduser()
     if not path.is_absolute():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ SMALL = {
 def small() -> dict[str, int]:
     """Settings that make a run over the made-up films short."""
     return dict(SMALL)
+
+
+@pytest.fixture
+def prefect_artifacts(prefect_server: str) -> Iterator[str]:
+    """The server, for a short flow with artifacts, whose test lets unclosed sockets pass.
+
+    Prefect leaves the socket of each artifact's client to the garbage collector.
+    """
+    yield prefect_server
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

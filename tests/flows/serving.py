@@ -25,7 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_S, STATE_S = 180, 240
+START_S, STATE_S = 180, 900
 SAID = ("mammosift is served", "started!")
 """What the command and then its worker say when they are ready."""
 TRIES, TRY_S = 12, 15
@@ -35,7 +35,8 @@ TRIES, TRY_S = 12, 15
 class Served:
     """Server, worker and deployments that ``mammosift serve`` has started, and starts again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, auth: str | None = None) -> None:
+        self.auth = auth
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port: int = s.getsockname()[1]
@@ -46,6 +47,8 @@ class Served:
     def start(self) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         env |= {"PREFECT_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        if self.auth is not None:
+            env["PREFECT_SERVER_API_AUTH_STRING"] = self.auth
         with self.log.open("w") as out:
             self.serve = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "serve", "--port", str(self.port)],

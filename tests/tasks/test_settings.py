@@ -29,6 +29,12 @@ def test_a_split_without_training_patients_is_refused() -> None:
         CurationSettings(source="/s", out="/o", validation_fraction=0.5, test_fraction=0.5)
 
 
+def test_a_password_in_a_uri_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValidationError, match="out holds a password") as told:
+        CurationSettings(source="/s", out="s3://reader:hush-hush@films/run")
+    assert "hush-hush" not in str(told.value)
+
+
 def test_a_recall_and_a_precision_are_not_wanted_together() -> None:
     with pytest.raises(ValidationError, match="ask for two thresholds; give one of them"):
         CurationSettings(source="/s", out="/o", wanted_recall=0.9, wanted_precision=0.9)

@@ -103,12 +103,12 @@ class Estimate:
     def __str__(self) -> str:
         columns = sorted({*WORKER_NUMBERS, self.workers})
         rows = [
-            f"films      {self.films:,} used, {self.bytes_read / 1e9:,.2f} GB; "
+            f"films      {self.films:,} used, {_size(self.bytes_read)}; "
             f"{sum(self.excluded.values()):,} files excluded",
             *(f"             {n:,} {reason}" for reason, n in self.excluded.items()),
             f"tiles      {self.tiles:,} cut, about {self.tiles * STORED_SHARE:,.0f} stored",
             f"shards     {self.shards:,}, in {self.task_runs} task runs of Prefect",
-            f"disk       about {self.bytes_on_disk / 1e9:,.2f} GB in the workspace",
+            f"disk       about {_size(self.bytes_on_disk)} in the workspace",
             f"memory     about {self.bytes_of_worker / 2**30:,.1f} GiB in the largest worker",
             f"time       about {_duration(self.seconds(self.workers))} on {self.workers} "
             f"worker{'s' if self.workers > 1 else ''} of one core",
@@ -271,6 +271,14 @@ def _seconds_of(film: Mammogram, root: Path, settings: CurationSettings) -> floa
         film_tiles.screen_film(scaled, boxes, lesion_mask=None)
         seconds, megapixels = time.perf_counter() - started, scaled.size / 1e6
     return 2.0 * seconds / megapixels  # as much again for hashing and writing
+
+
+def _size(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:,.1f} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -78,7 +78,8 @@ def test_plan_counts_films_and_tiles_and_writes_nothing(film_folder: Path, tmp_p
         app, ["plan", "--source", str(film_folder), "--out", str(out), "--tile-size-px", "64"]
     )
     assert done.exit_code == 0, done.output
-    assert "12 used, 0 files excluded" in done.output
+    assert "films      12 used, " in done.output
+    assert "; 0 files excluded" in done.output
     assert f"{12 * 48} cut" in done.output
     assert not out.exists()
 

@@ -17,6 +17,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mammosift needs Python 3.11 or newer; choose one with: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes without a word"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,sample]"
 	touch $@
 

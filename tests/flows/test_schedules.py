@@ -69,9 +69,9 @@ def test_a_schedule_fires_and_of_two_runs_in_a_workspace_one_is_refused_or_waits
         given = local_run.model_copy(update={"out": str(tmp_path / out), **more})
         return {"settings": given.model_dump(mode="json", exclude_unset=True)}
 
-    asked = f"{served.url}/api/deployments/filter"
-    assert httpx.post(asked, json={}).status_code == 401, "the password is asked for"
-    assert httpx.post(asked, json={}, auth=("reader", "guessed")).status_code == 401
+    asked = f"{served.url}/api/work_pools/mammosift"
+    assert httpx.get(asked).status_code == 401, "the password is asked for"
+    assert httpx.get(asked, auth=("reader", "guessed")).status_code == 401
 
     by_name = {d.name: d.id for d in client.read_deployments()}
     films, encoder = by_name["films"], by_name["encoder"]

@@ -607,6 +607,7 @@ def fetch(settings: Any, yes: Yes = False) -> None:
 
     Example: mammosift fetch cbis-ddsm --films 20 --view MLO --out films/
     """
+    from storage.idc import ENDPOINT
     from tasks import fetches
 
     chosen = fetches.choose(
@@ -637,7 +638,7 @@ def fetch(settings: Any, yes: Yes = False) -> None:
     done = fetches.fetch(
         chosen,
         Path(settings.out),
-        endpoint=settings.endpoint,
+        endpoint=settings.endpoint or ENDPOINT,
         parallel=settings.parallel,
         told=told,
     )

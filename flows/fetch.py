@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 
 from flows import artifacts, temporary_server
+from storage.idc import ENDPOINT
 from tasks import fetches
 from tasks.fetch_settings import FetchSettings
 
@@ -39,7 +40,7 @@ def fetch(settings: FetchSettings) -> dict[str, Any]:
         done = fetches.fetch(
             chosen,
             Path(settings.out),
-            endpoint=settings.endpoint,
+            endpoint=settings.endpoint or ENDPOINT,
             parallel=settings.parallel,
             told=told,
         )

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from storage.idc import ENDPOINT
 from tasks.run_settings import RunSettings, whole_path
 
 
@@ -46,11 +45,10 @@ class FetchSettings(RunSettings):
         False, title="With findings", description="Also crops and masks of the films' findings."
     )
     parallel: int = Field(8, title="Transfers", description="At a time. Unit: files.", ge=1, le=64)
-    endpoint: str = Field(
-        ENDPOINT,
+    endpoint: str | None = Field(
+        None,
         title="Address",
-        description="Of the store, or of a mirror; {bucket} stands for the bucket's name.",
-        min_length=1,
+        description="Of a mirror of the bucket; {bucket} stands for its name. Default: the bucket.",
     )
 
     _whole = field_validator("out", "cases", "endpoint")(whole_path)

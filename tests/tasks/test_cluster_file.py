@@ -221,7 +221,7 @@ def test_settings_that_contradict_each_other_are_refused(
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):
-        ClusterFileSettings(embeddings="a", out="b", **changes)
+        ClusterFileSettings(embeddings="/a", out="/b", **changes)
 
 
 class TestWhatCannotBeRead:

@@ -419,4 +419,5 @@ def test_the_command_shows_asks_and_fetches(
 
 def test_an_unknown_collection_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["fetch", "inbreast", "--out", str(tmp_path)])
-    assert isinstance(done.exception, InputError)
+    assert done.exit_code == 2
+    assert "--collection: Input should be 'cbis-ddsm'" in done.output

@@ -15,7 +15,7 @@ import pytest
 from storage.manifest import read_manifest
 from storage.workspace import COMPLETE, Workspace, table_bytes
 
-KILLED_AT = ("headers 1/", "tiles 1/", "train epoch 1/", "embeddings 1/", "manifest 1/")
+KILLED_AT = ("headers 1/", "tiles 1/", "encoder, epoch 1/", "embeddings 1/", "manifest 1/")
 
 
 def start(source: Path, out: Path, small: dict[str, int]) -> subprocess.Popen[str]:

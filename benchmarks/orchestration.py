@@ -79,7 +79,7 @@ def plain_loop(source: str, out: str, tile_size_px: int, max_epochs: int) -> Non
         pass
 
     run_record.over_shards = loop  # type: ignore[assignment]
-    steps.on_worker = call
+    steps.on_worker = steps.on_gpu_worker = call
     for name in ("train", "learn", "cluster", "find_duplicates", "gather_evidence", "calibrate",
                  "audit_shortcuts", "report"):  # fmt: skip
         setattr(steps, name, getattr(steps, name).fn)

@@ -386,24 +386,17 @@ def export(settings: Any) -> None:
     Example: mammosift export --workspace curated/ --format huggingface --out mammograms/
     """
     from tasks.exports import export
+    from tasks.words import size
 
     done = export(settings)
     parts = ", ".join(f"{n:,} {split}" for split, n in done["tiles"].items())
-    typer.echo(f"{sum(done['tiles'].values()):,} tiles ({parts}), {_size(done['bytes'])}.")
+    typer.echo(f"{sum(done['tiles'].values()):,} tiles ({parts}), {size(done['bytes'])}.")
     typer.echo("\nLicences, which go with the tiles:")
     for collection, licence in done["licences"].items():
         typer.echo(f"  {collection}: {licence}")
     if "not stated" in done["licences"].values():
         typer.echo("  (say what may be done with them: --licence or --licences)")
     typer.echo(f"\nLook at   {Path(done['folder']) / 'README.md'}")
-
-
-def _size(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:,.0f} {unit}"
-        n /= 1000
-    return f"{n:,.1f} GB"
 
 
 def measure(settings: Any, strict: Strict = False) -> None:
@@ -448,15 +441,13 @@ def cluster(settings: Any) -> None:
 
     Example: mammosift cluster --embeddings rows.npy --method dbscan --eps 0.9 --out labels.parquet
     """
+    from flows.dask_cluster import dask_client_if_asked
     from tasks.cluster_file import cluster_file
 
-    if settings.dask_address is None and settings.workers is None:
-        figures = cluster_file(settings)
-    else:
-        from flows.dask_cluster import dask_client
-
-        with dask_client(settings.dask_address, settings.workers, settings.dask_cluster) as client:
-            figures = cluster_file(settings, client)
+    with dask_client_if_asked(
+        settings.dask_address, settings.workers, settings.dask_cluster
+    ) as client:
+        figures = cluster_file(settings, client)
     typer.echo(f"{figures['rows']:,} rows of {figures['columns']} in {figures['seconds']:.1f} s.")
     if "clusters" in figures:
         share = figures["noise"] / figures["rows"]
@@ -607,16 +598,10 @@ def fetch(settings: Any, yes: Yes = False) -> None:
 
     Example: mammosift fetch cbis-ddsm --films 20 --view MLO --out films/
     """
-    from storage.idc import ENDPOINT
     from tasks import fetches
+    from tasks.words import size
 
-    chosen = fetches.choose(
-        films=settings.films,
-        view=settings.view,
-        label=settings.label,
-        cases=None if settings.cases is None else Path(settings.cases),
-        with_findings=settings.with_findings,
-    )
+    chosen = fetches.choose(**settings.only("films", "view", "label", "cases", "with_findings"))
     licences = ", ".join(sorted({each.licence for each in chosen.series}))
     more = (
         f" with {len(chosen.series) - chosen.films} series of findings"
@@ -624,7 +609,7 @@ def fetch(settings: Any, yes: Yes = False) -> None:
         else ""
     )
     typer.echo(
-        f"{chosen.films:,} films{more} of {chosen.patients:,} patients, {_size(chosen.bytes)}, "
+        f"{chosen.films:,} films{more} of {chosen.patients:,} patients, {size(chosen.bytes)}, "
         f"{licences}."
     )
     if not yes and not typer.confirm("Fetch them?"):
@@ -633,14 +618,10 @@ def fetch(settings: Any, yes: Yes = False) -> None:
 
     def told(done: int, of: int, n: int) -> None:
         if done % step == 0 or done == of:
-            typer.echo(f"  {done:,} of {of:,} files, {_size(n)} arrived")
+            typer.echo(f"  {done:,} of {of:,} files, {size(n)} arrived")
 
     done = fetches.fetch(
-        chosen,
-        Path(settings.out),
-        endpoint=settings.endpoint or ENDPOINT,
-        parallel=settings.parallel,
-        told=told,
+        chosen, Path(settings.out), **settings.only("endpoint", "parallel"), told=told
     )
     counts = ", ".join(f"{n:,} {how}" for how, n in sorted(done.items()))
     typer.echo(f"\nFiles: {counts}; all have the bucket's checksums.")

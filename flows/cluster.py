@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from prefect import flow
 
 from flows import artifacts, temporary_server
-from flows.dask_cluster import dask_client
+from flows.dask_cluster import dask_client_if_asked
 from tasks.cluster_file import cluster_file
 from tasks.cluster_settings import ClusterFileSettings
 
@@ -27,14 +26,9 @@ def _run_name() -> str:
 def cluster(settings: ClusterFileSettings) -> dict[str, Any]:
     """Cluster any embeddings: DBSCAN, HDBSCAN, KMeans, or the nearest neighbours; exact."""
     temporary_server.end_with_this_process()
-    with clients(settings) as client:
+    with dask_client_if_asked(
+        settings.dask_address, settings.workers, settings.dask_cluster
+    ) as client:
         figures = cluster_file(settings, client)
     artifacts.clustered(figures, settings.out)
     return figures
-
-
-def clients(settings: ClusterFileSettings) -> Any:
-    """Context of the Dask client that the settings ask for; None: threads of this process."""
-    if settings.dask_address is None and settings.workers is None:
-        return nullcontext()
-    return dask_client(settings.dask_address, settings.workers, settings.dask_cluster)

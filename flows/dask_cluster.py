@@ -63,6 +63,18 @@ def dask_client(
         yield client
 
 
+@contextmanager
+def dask_client_if_asked(
+    address: str | None, workers: int | None, kind: DaskCluster
+) -> Iterator[Any | None]:
+    """Connect as `dask_client` does, or give None where neither address nor workers are named."""
+    if address is None and workers is None:
+        yield None
+        return
+    with dask_client(address, workers, kind) as client:
+        yield client
+
+
 def on_worker(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a step on a worker of the default client and wait for it.
 
@@ -108,8 +120,8 @@ def _result(step: Callable[..., R], future: Any) -> R:
     except KilledWorker as e:
         raise EndsWorkers(
             f"the step {step.__name__} has ended each worker that it ran on: one of its films "
-            "kills the process, or memory was short. Its task run in the Prefect UI names the "
-            "shard; run with fewer workers, or leave films out by a csv of paths as source."
+            "kills the process, or memory was short. The log names the shard; run with fewer "
+            "workers, or leave films out by a csv of paths as source."
         ) from e
     except OSError as e:
         if e.errno in FULL:

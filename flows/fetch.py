@@ -9,7 +9,6 @@ from typing import Any
 from prefect import flow
 
 from flows import artifacts, temporary_server
-from storage.idc import ENDPOINT
 from tasks import fetches
 from tasks.fetch_settings import FetchSettings
 
@@ -29,20 +28,10 @@ def fetch(settings: FetchSettings) -> dict[str, Any]:
     Every file is compared with the bucket's checksum. A transfer that broke off goes on.
     """
     temporary_server.end_with_this_process()
-    chosen = fetches.choose(
-        films=settings.films,
-        view=settings.view,
-        label=settings.label,
-        cases=None if settings.cases is None else Path(settings.cases),
-        with_findings=settings.with_findings,
-    )
+    chosen = fetches.choose(**settings.only("films", "view", "label", "cases", "with_findings"))
     with artifacts.arriving(chosen.films, chosen.bytes) as told:
         done = fetches.fetch(
-            chosen,
-            Path(settings.out),
-            endpoint=settings.endpoint or ENDPOINT,
-            parallel=settings.parallel,
-            told=told,
+            chosen, Path(settings.out), **settings.only("endpoint", "parallel"), told=told
         )
     artifacts.fetched(chosen.films, chosen.patients, dict(done), settings.out)
     return {"films": chosen.films, "patients": chosen.patients, "files": dict(done)}

@@ -23,6 +23,7 @@ from prefect.logging import get_run_logger
 from storage.errors import MammosiftError
 from storage.workspace import ShardRef
 from tasks.planning import MOST_TASKS
+from tasks.words import about
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -136,7 +137,7 @@ def _followed(
         seen.add(index)
         done, now = len(seen), time.monotonic()
         left = (now - started) / done * (n - done)
-        logger.info("%s %d/%d%s, about %s left", stage, done, n, _said(result), _duration(left))
+        logger.info("%s %d/%d%s, about %s left", stage, done, n, _said(result), about(left))
         if done == n or now - ticked > TICK_S:
             ticked = now
             update_progress_artifact(bar, 100.0 * done / n)
@@ -151,11 +152,3 @@ def _said(result: Any) -> str:
     if isinstance(result, list):
         return f": {len(result)} files"
     return ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

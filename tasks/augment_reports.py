@@ -20,7 +20,7 @@ from storage.workspace import Workspace
 from tasks.kernels import thumbnails
 from tasks.report_page.pictures import data_uri
 from tasks.report_page.tiles import shortened
-from tasks.report_page.words import duration, moment, number
+from tasks.words import duration, moment, number
 
 REPORT, SHEET = "report/index.html", "report/preview.png"
 SHOWN_PICTURES = 3

@@ -11,14 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from storage.cluster_shards import DISTANCES, KIND, SUMMARY, TREE
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 
-KIND = "clusters"
 EMBEDDINGS = "embeddings"
-SUMMARY = "clusterer.json"
-DISTANCES, TREE = "k_distances.json", "tree.json"
-"""What the report draws: distances that DBSCAN's radius was chosen from; HDBSCAN's clusters."""
 MOST_DRAWN = 2_000
 """Clusters of the tree, the largest first."""
 

@@ -59,7 +59,7 @@ def choose(
     films: int | None = None,
     view: str | None = None,
     label: str | None = None,
-    cases: Path | None = None,
+    cases: str | Path | None = None,
     with_findings: bool = False,
     index: Path | None = None,
 ) -> Selection:
@@ -72,7 +72,7 @@ def choose(
     view : {"CC", "MLO"}, optional
     label : {"malignant", "benign"}, optional
         Of the film; needs ``cases``.
-    cases : Path, optional
+    cases : str or Path, optional
         Folder of the collection's case csvs.
     with_findings : bool
         Also the crops and masks of the films' findings.
@@ -96,7 +96,7 @@ def choose(
     case_files: list[Path] = []
     wanted: set[tuple[str, str, str]] | None = None
     if cases is not None:
-        case_files, labels = case_labels(cases)
+        case_files, labels = case_labels(Path(cases))
         if label is not None:
             wanted = {
                 (str(patient).removeprefix("cbis-ddsm:"), str(side), str(of_view))
@@ -115,7 +115,7 @@ def fetch(
     selection: Selection,
     out: Path,
     *,
-    endpoint: str = ENDPOINT,
+    endpoint: str | None = None,
     parallel: int = 8,
     told: Callable[[int, int, int], None] = lambda done, of, n: None,
 ) -> Counter[str]:
@@ -127,8 +127,9 @@ def fetch(
     out : Path
         Films go to ``<PatientID>/``; a table ``fetched.csv``, the licence and the case csvs lie
         beside them, where ``mammosift run`` looks for them.
-    endpoint : str
-        Address of the store; ``{bucket}`` stands for the bucket, else it is put behind.
+    endpoint : str, optional
+        Address of the store, if it is not the Imaging Data Commons' own; ``{bucket}`` stands
+        for the bucket, else it is put behind.
     parallel : int
         Transfers at a time.
     told : callable
@@ -144,6 +145,7 @@ def fetch(
     FetchError
         No space, no answer, or wrong bytes.
     """
+    endpoint = endpoint or ENDPOINT
     out.mkdir(parents=True, exist_ok=True)
     parts = out / PARTS
     with ThreadPoolExecutor(parallel, "mammosift-fetch") as pool:

@@ -34,7 +34,7 @@ from tasks.kernels import colours, regions, thumbnails
 from tasks.measure_page.charts import Bin, ElbowCurve, elbow_curve, histogram
 from tasks.report_page.pictures import data_uri
 from tasks.report_page.tiles import shortened
-from tasks.report_page.words import duration, moment, number, share_text
+from tasks.words import duration, moment, number, share_text
 
 REPORT = "report/index.html"
 SHOWN = 24

@@ -18,6 +18,7 @@ from storage.errors import FilmError, MammosiftError
 from storage.records import Mammogram
 from tasks.kernels import film_tiles, intensity, tiling
 from tasks.settings import CurationSettings
+from tasks.words import about, size
 
 TRAINING_TILES_PER_S = {"light": 1000.0, "ddsm": 15.0}
 ENCODING_TILES_PER_S = {"light": 7000.0, "ddsm": 42.0}
@@ -103,21 +104,21 @@ class Estimate:
     def __str__(self) -> str:
         columns = sorted({*WORKER_NUMBERS, self.workers})
         rows = [
-            f"films      {self.films:,} used, {_size(self.bytes_read)}; "
+            f"films      {self.films:,} used, {size(self.bytes_read)}; "
             f"{sum(self.excluded.values()):,} files excluded",
             *(f"             {n:,} {reason}" for reason, n in self.excluded.items()),
             f"tiles      {self.tiles:,} cut, about {self.tiles * STORED_SHARE:,.0f} stored",
             f"shards     {self.shards:,}, in {self.task_runs} task runs of Prefect",
-            f"disk       about {_size(self.bytes_on_disk)} in the workspace",
+            f"disk       about {size(self.bytes_on_disk)} in the workspace",
             f"memory     about {self.bytes_of_worker / 2**30:,.1f} GiB in the largest worker",
-            f"time       about {_duration(self.seconds(self.workers))} on {self.workers} "
+            f"time       about {about(self.seconds(self.workers))} on {self.workers} "
             f"worker{'s' if self.workers > 1 else ''} of one core",
             f"{'':13}{'workers':24}" + "".join(f"{n:>10}" for n in columns),
         ]
         for name, stage in self.stages.items():
-            times = "".join(f"{_duration(stage.on(n)):>10}" for n in columns)
+            times = "".join(f"{about(stage.on(n)):>10}" for n in columns)
             rows.append(f"{'':13}{name:24}{times}")
-        times = "".join(f"{_duration(self.seconds(n)):>10}" for n in columns)
+        times = "".join(f"{about(self.seconds(n)):>10}" for n in columns)
         rows.append(f"{'':13}{'in all':24}{times}")
         rows += [f"warning    {w}" for w in self.warnings[:5]]
         return "\n".join([*rows, "Nothing was written."])
@@ -271,19 +272,3 @@ def _seconds_of(film: Mammogram, root: Path, settings: CurationSettings) -> floa
         film_tiles.screen_film(scaled, boxes, lesion_mask=None)
         seconds, megapixels = time.perf_counter() - started, scaled.size / 1e6
     return 2.0 * seconds / megapixels  # as much again for hashing and writing
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:,.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from storage.workspace import Workspace
 from tasks.published import EXPERIMENTS, PUBLISHED_RECIPE, published_figure
 from tasks.report_page.pictures import data_uri
-from tasks.report_page.words import duration, moment, number
+from tasks.words import duration, moment, number
 
 RESULTS = "results.json"
 REPORT = "report/index.html"

@@ -10,7 +10,7 @@ from typing import Any
 from tasks.report_page.films import FilmSurvey
 from tasks.report_page.shortcuts import CLEAR_AUC, Audit
 from tasks.report_page.survey import NOISE, Survey
-from tasks.report_page.words import share_text
+from tasks.words import share_text
 
 FEWEST_FILMS = 20
 """With fewer films of known label and scanner nothing is said of the two."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from storage.cluster_shards import DISTANCES, KIND, SUMMARY, TREE
 from storage.workspace import Shard, Workspace
 from tasks.kernels import drawing
-from tasks.report_page.mapped import MapPicture
-from tasks.report_page.pictures import data_uri
-
-DISTANCES, TREE, CLUSTERER = "k_distances.json", "tree.json", "clusterer.json"
+from tasks.report_page.pictures import Chart, chart
 
 
-def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> MapPicture | None:
+def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> Chart | None:
     """Draw what a run's clusters were chosen by.
 
     Parameters
@@ -25,10 +23,10 @@ def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> MapPictur
 
     Returns
     -------
-    MapPicture or None
+    Chart or None
         None for k-means, a radius that was given, and too few tiles for a tree.
     """
-    shard = workspace.shard("clusters", record["shards"]["clusters"])
+    shard = workspace.shard(KIND, record["shards"]["clusters"])
     if workspace.exists(shard.folder, DISTANCES):
         return _knee(shard)
     if workspace.exists(shard.folder, TREE):
@@ -36,9 +34,9 @@ def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> MapPictur
     return None
 
 
-def _knee(shard: Shard) -> MapPicture:
+def _knee(shard: Shard) -> Chart:
     distances = json.loads(shard.read_bytes(DISTANCES))
-    how = json.loads(shard.read_bytes(CLUSTERER))
+    how = json.loads(shard.read_bytes(SUMMARY))
     eps, nth = how["eps_used"], how["settings"]["min_samples"]
     points = [(float(i), d) for i, d in enumerate(distances)]
     options: dict[str, Any] = {
@@ -51,7 +49,7 @@ def _knee(shard: Shard) -> MapPicture:
         f"Sorted distances of {len(points):,} tiles, from {distances[0]:.3g} to "
         f"{distances[-1]:.3g}; the radius {eps:.3g} is at number {at:,.0f}"
     )
-    return _both(
+    return chart(
         f"How the radius was chosen: the curve bends at {eps:.3g}",
         alt,
         lambda dark: drawing.curves(
@@ -60,7 +58,7 @@ def _knee(shard: Shard) -> MapPicture:
     )
 
 
-def _tree(shard: Shard) -> MapPicture | None:
+def _tree(shard: Shard) -> Chart | None:
     tree = json.loads(shard.read_bytes(TREE))
     if not tree["parent"]:
         return None
@@ -72,7 +70,7 @@ def _tree(shard: Shard) -> MapPicture | None:
         f"{len(tree['parent']):,} nested clusters of {tree['size'][0]:,} tiles as hanging bars; "
         f"{len(chosen):,} are chosen" + (f", the largest: {largest}" if chosen else "")
     )
-    return _both(
+    return chart(
         "The tree of clusters. A bar is a cluster, as wide as it has tiles, from the distance at "
         "which it parts from the rest down to that at which it falls apart. Chosen ones are "
         "coloured and numbered, the ten largest; grey ones are parts or unions of them, or noise",
@@ -81,8 +79,3 @@ def _tree(shard: Shard) -> MapPicture | None:
             **tree, across="tiles", up="mutual reachability distance", dark=dark
         ),
     )
-
-
-def _both(title: str, alt: str, draw: Callable[[bool], drawing.Picture]) -> MapPicture:
-    light, dark = (data_uri(drawing.png(draw(d)), "png") for d in (False, True))
-    return MapPicture(title, alt, light, dark)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage.workspace import Workspace
-from tasks.report_page.words import number, share_text
+from tasks.words import number, share_text
 
 CLEAR_SHARE = 0.5
 """From this share of the tiles on, one scanner is named."""

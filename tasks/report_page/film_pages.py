@@ -34,7 +34,7 @@ from tasks.report_page.tiles import (
     shortened,
     tiles_of,
 )
-from tasks.report_page.words import share_text
+from tasks.words import share_text
 
 FOLDER = "report/films"
 PICTURE_HEIGHT_PX = 1080

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from storage.manifest import read_manifest
 from storage.workspace import ShardWriter, Workspace, content_key
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import drawing
-from tasks.report_page.pictures import data_uri
+from tasks.report_page.pictures import Chart, chart
 from tasks.report_page.tiles import draws
 
 KIND, POINTS = "maps", "points.parquet"
@@ -31,22 +31,12 @@ Block = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class MapPicture:
-    """The map in one colouring."""
-
-    title: str
-    alt: str
-    light: str = field(repr=False)
-    dark: str = field(repr=False)
-
-
-@dataclass(frozen=True)
 class TileMap:
     """Maps of the same tiles, coloured differently."""
 
     tiles: int
     of: int
-    pictures: tuple[MapPicture, ...]
+    pictures: tuple[Chart, ...]
 
 
 def tile_map(workspace: Workspace, record: Mapping[str, Any]) -> TileMap | None:
@@ -105,9 +95,9 @@ def _by_cluster(labels: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64
 
 def _picture(
     plane: npt.NDArray[np.float64], groups: Mapping[str, npt.NDArray[np.int64]], what: str
-) -> MapPicture:
-    def drawn(dark: bool) -> str:
-        picture = drawing.scatter(
+) -> Chart:
+    def drawn(dark: bool) -> drawing.Picture:
+        return drawing.scatter(
             plane,
             groups,
             across="t-SNE axis 1 (no unit)",
@@ -116,11 +106,10 @@ def _picture(
             faint=(NOISE, OTHER),
             dark=dark,
         )
-        return data_uri(drawing.png(picture), "png")
 
     counts = ", ".join(f"{name} {len(rows):,}" for name, rows in groups.items())
     alt = f"{len(plane):,} tiles as points, those that look alike near each other, by {what}: "
-    return MapPicture(f"By {what}", alt + counts, drawn(False), drawn(True))
+    return chart(f"By {what}", alt + counts, drawn)
 
 
 def _write(writer: ShardWriter, keys: Sequence[str], seed: int) -> None:

@@ -15,12 +15,12 @@ from markupsafe import Markup
 from tasks.report_page.cautions import Caution, ScannerShortcut
 from tasks.report_page.duplicates import NearDuplicates
 from tasks.report_page.films import FilmSurvey
-from tasks.report_page.mapped import MapPicture, TileMap
+from tasks.report_page.mapped import TileMap
 from tasks.report_page.measured import Measured
-from tasks.report_page.pictures import Curve, FilmPicture
+from tasks.report_page.pictures import Chart, Curve, FilmPicture
 from tasks.report_page.shortcuts import Audit
 from tasks.report_page.tiles import STYLES, Tile, fate_title, shortened, style_of
-from tasks.report_page.words import duration, moment, number, share_text
+from tasks.words import duration, moment, number, share_text
 
 if TYPE_CHECKING:
     from tasks.report_page.film_pages import FilmLink, FilmPage
@@ -125,7 +125,7 @@ class Page:
     cluster_count: int
     noise: int
     map: TileMap | None
-    chosen: MapPicture | None
+    chosen: Chart | None
     outliers: Sheet
     duplicates: NearDuplicates
     encoder: dict[str, Any]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from storage.workspace import Workspace
+from tasks.kernels import drawing
 from tasks.kernels.thumbnails import lifted_8bit, shrink, stretched_8bit
 from tasks.report_page.tiles import BLACK, STYLES, Tile
 
@@ -32,6 +33,22 @@ _DRAWN_FIRST = ("misinformative", "review", "other", "keep", "black")
 def data_uri(data: bytes, kind: str) -> str:
     """Picture as part of the page; ``kind`` is jpeg or png."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in its light and its dark form, as data URIs, and what it shows in words."""
+
+    title: str
+    alt: str
+    light: str = field(repr=False)
+    dark: str = field(repr=False)
+
+
+def chart(title: str, alt: str, draw: Callable[[bool], drawing.Picture]) -> Chart:
+    """Draw a chart in both forms; ``draw`` is told whether it is the dark one."""
+    light, dark = (data_uri(drawing.png(draw(is_dark)), "png") for is_dark in (False, True))
+    return Chart(title, alt, light, dark)
 
 
 def jpeg(image: npt.NDArray[np.uint8]) -> bytes:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from tasks.report_page.pictures import data_uri, jpeg
 from tasks.report_page.tiles import Tile
-from tasks.report_page.words import share_text
 from tasks.review_page.page import ReviewPage, ReviewSheet
+from tasks.words import share_text
 
 TILE_PX = 112
 GAP_PX = 8

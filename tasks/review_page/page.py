@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tasks.report_page.tiles import STYLES, Tile, fate_title, shortened
-from tasks.report_page.words import number, share_text
+from tasks.words import number, share_text
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_memory_and_disk_grow_with_the_tiles_and_clustering_with_more_than_that(
 def test_the_text_names_films_tiles_bytes_tasks_memory_and_time_on_1_8_and_64_workers() -> None:
     text = str(ten_thousand(workers=16))
     for words in (
-        "10,000 used, 163 GB",
+        "10,000 used, 163.0 GB",
         "10,000,000 cut",
         "625, in 152 task runs",
         "GiB in the largest worker",

@@ -15,7 +15,7 @@ from tasks.report_page.counts import groups
 from tasks.report_page.pictures import film_picture, loss_curve
 from tasks.report_page.selection import HighestTiles, ShownFilms
 from tasks.report_page.tiles import Tile, fate_title, shortened, style_of
-from tasks.report_page.words import duration, share_text
+from tasks.words import duration, share_text
 
 
 def rows(values: list[tuple[int, float]]) -> pa.Table:

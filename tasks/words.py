@@ -32,3 +32,21 @@ def duration(seconds: float) -> str:
 def moment(iso: str) -> str:
     """Write a moment that is given in ISO 8601, in UTC."""
     return f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC"
+
+
+def about(seconds: float) -> str:
+    """Write a time that something may take, in one unit: 12 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    """Write a number of bytes: 660 MB."""
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} GB"

@@ -13,6 +13,7 @@ from typing import Any
 from storage.tile_shards import read_films
 from storage.workspace import Workspace
 from tasks.kernels import scoring, screening
+from tasks.kernels.drawing import COLOURS
 from tasks.report_page import tiles as fates
 from tasks.report_page.cautions import cautions_of, scanner_shortcut
 from tasks.report_page.centres import central_tiles
@@ -124,6 +125,7 @@ def gather(
     shown += [tile for _, *both in copies.pairs for tile in both]
     encoder, curve, reconstructions = _encoder(workspace, shards["encoder"])
     shortcut, audit = scanner_shortcut(films.labels_by_scanner), audit_of(record)
+    coloured = sorted(label for label in _shown_labels(survey)[: len(COLOURS)] if label != NOISE)
     kinds = tuple(sorted(record["tiles"]["by_fate"], key=fate_order))
     page = Page(
         record=record,
@@ -150,8 +152,8 @@ def gather(
         clusters=clusters,
         cluster_count=sum(label != NOISE for label in survey.cluster_sizes),
         noise=survey.cluster_sizes[NOISE],
-        map=tile_map(workspace, record),
-        chosen=choice_picture(workspace, record),
+        map=tile_map(workspace, record, coloured),
+        chosen=choice_picture(workspace, record, coloured),
         outliers=outliers,
         duplicates=copies,
         encoder=encoder,

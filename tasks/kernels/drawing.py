@@ -151,6 +151,7 @@ def tree(
     near: Sequence[float | None],
     label: Sequence[int],
     *,
+    named: Sequence[int],
     across: str,
     up: str,
     dark: bool = False,
@@ -166,7 +167,9 @@ def tree(
     far, near : sequence of float or None
         Where a bar begins and ends, from above; None: without bound.
     label : sequence of int
-        Of those that are coloured and named; -1 for the others.
+        Of those that were chosen; -1 for the others, which are faint.
+    named : sequence of int
+        Labels that get a colour, in the order of `scatter`'s groups, and are written below.
     across, up : str
         What the axes are.
     dark : bool
@@ -189,17 +192,15 @@ def tree(
     bounded = [v for v in [*far, *near] if v is not None]
     top = 1.1 * max(bounded, default=1.0)
     left = _lefts(parent, size)
-    chosen = [i for i in range(len(parent)) if label[i] >= 0]
-    named = sorted(chosen, key=lambda i: -size[i])[: len(COLOURS)]
-    colours = {i: _colour(n, dark) for n, i in enumerate(named)}
+    colours = {name: _colour(n, dark) for n, name in enumerate(named)}
     for i in range(len(parent)):
         begin, end = (top if v is None else v for v in (far[i], near[i]))
-        colour = colours.get(i, theme["ink"] if label[i] >= 0 else theme["faint"])
+        colour = colours.get(label[i], theme["ink"] if label[i] >= 0 else theme["faint"])
         axes.bar(
             left[i], begin - end, size[i], end, align="edge", color=colour,
             edgecolor=theme["ground"], linewidth=0.6,
         )  # fmt: skip
-        if i in colours:
+        if label[i] in colours:
             axes.annotate(
                 str(label[i]), (left[i] + size[i] / 2, end), xytext=(0, -2),
                 textcoords="offset points", ha="center", va="top", fontsize=LETTERS_PT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.cluster_shards import DISTANCES, KIND, SUMMARY, TREE
@@ -12,7 +12,9 @@ from tasks.kernels import drawing
 from tasks.report_page.pictures import Chart, chart
 
 
-def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> Chart | None:
+def choice_picture(
+    workspace: Workspace, record: Mapping[str, Any], named: Sequence[int]
+) -> Chart | None:
     """Draw what a run's clusters were chosen by.
 
     Parameters
@@ -20,6 +22,8 @@ def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> Chart | N
     workspace : Workspace
     record : mapping
         Of the run.
+    named : sequence of int
+        Clusters that get a colour.
 
     Returns
     -------
@@ -30,7 +34,7 @@ def choice_picture(workspace: Workspace, record: Mapping[str, Any]) -> Chart | N
     if workspace.exists(shard.folder, DISTANCES):
         return _knee(shard)
     if workspace.exists(shard.folder, TREE):
-        return _tree(shard)
+        return _tree(shard, named)
     return None
 
 
@@ -58,7 +62,7 @@ def _knee(shard: Shard) -> Chart:
     )
 
 
-def _tree(shard: Shard) -> Chart | None:
+def _tree(shard: Shard, named: Sequence[int]) -> Chart | None:
     tree = json.loads(shard.read_bytes(TREE))
     if not tree["parent"]:
         return None
@@ -73,9 +77,10 @@ def _tree(shard: Shard) -> Chart | None:
     return chart(
         "The tree of clusters. A bar is a cluster, as wide as it has tiles, from the distance at "
         "which it parts from the rest down to that at which it falls apart. Chosen ones are "
-        "coloured and numbered, the ten largest; grey ones are parts or unions of them, or noise",
+        "coloured as in the map and numbered, the ten largest; black ones are chosen too, grey "
+        "ones are parts or unions of them, or noise",
         alt,
         lambda dark: drawing.tree(
-            **tree, across="tiles", up="mutual reachability distance", dark=dark
+            **tree, named=named, across="tiles", up="mutual reachability distance", dark=dark
         ),
     )

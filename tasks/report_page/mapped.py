@@ -39,7 +39,9 @@ class TileMap:
     pictures: tuple[Chart, ...]
 
 
-def tile_map(workspace: Workspace, record: Mapping[str, Any]) -> TileMap | None:
+def tile_map(
+    workspace: Workspace, record: Mapping[str, Any], named: Sequence[int]
+) -> TileMap | None:
     """Map a sample of a run's tiles, the same for the same embeddings and seed.
 
     Where the tiles lie is kept in the workspace (``maps/``): a report that is written again after a
@@ -51,6 +53,8 @@ def tile_map(workspace: Workspace, record: Mapping[str, Any]) -> TileMap | None:
         Whose manifest is published.
     record : mapping
         Of the run.
+    named : sequence of int
+        Clusters that get a colour; the others share one.
 
     Returns
     -------
@@ -79,18 +83,22 @@ def tile_map(workspace: Workspace, record: Mapping[str, Any]) -> TileMap | None:
         len(plane),
         total,
         (
-            _picture(plane, _by_cluster(labels), "cluster"),
+            _picture(plane, _by_cluster(labels, named), "cluster"),
             _picture(plane, by_decision, "decision"),
         ),
     )
 
 
-def _by_cluster(labels: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
-    """Rows by cluster, the noise first."""
-    noise, clustered = np.flatnonzero(labels < 0), np.flatnonzero(labels >= 0)
-    groups = drawing.grouped(labels[clustered], rest=OTHER) if len(clustered) else {}
-    found = {name: clustered[rows] for name, rows in groups.items()}
-    return ({NOISE: noise} if len(noise) else {}) | found
+def _by_cluster(
+    labels: npt.NDArray[np.int64], named: Sequence[int]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Rows by cluster, the noise and the clusters without a name first."""
+    faint = {
+        NOISE: np.flatnonzero(labels < 0),
+        OTHER: np.flatnonzero((labels >= 0) & ~np.isin(labels, list(named))),
+    }
+    own = {str(label): np.flatnonzero(labels == label) for label in named}
+    return {name: rows for name, rows in faint.items() if len(rows)} | own
 
 
 def _picture(

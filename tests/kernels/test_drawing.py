@@ -74,9 +74,9 @@ class TestTree:
         assert left == [0.0, 5.0, 65.0, 15.0, 35.0]
 
     def test_chosen_clusters_are_coloured_and_the_others_grey(self) -> None:
-        one = drawing.tree(**self.NESTED, across="tiles", up="distance")
+        one = drawing.tree(**self.NESTED, named=[0, 1, 2], across="tiles", up="distance")
         none = drawing.tree(
-            **self.NESTED | {"label": [-1] * 5}, across="tiles", up="distance", dark=False
+            **self.NESTED | {"label": [-1] * 5}, named=[], across="tiles", up="distance"
         )
         assert one.shape == none.shape
         assert (np.ptp(one.astype(int), axis=2) > 60).sum() > 5000
@@ -84,4 +84,4 @@ class TestTree:
 
     def test_an_empty_tree_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the tree is empty"):
-            drawing.tree([], [], [], [], [], across="tiles", up="distance")
+            drawing.tree([], [], [], [], [], named=[], across="tiles", up="distance")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -36,6 +37,7 @@ import psutil
 
 from storage.manifest import read_manifest
 from storage.workspace import COMPLETE, Workspace, table_bytes
+from tests.chaos_served import ServedRun
 
 SETTINGS = {
     "tile-size-px": 64,
@@ -113,9 +115,13 @@ class Run:
                 process.send_signal(signal.SIGINT)
                 process.wait()
 
+    def over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.process.poll() is not None
+
     def begin(self) -> None:
         """Wait until the films are being looked at, or it has ended."""
-        while not any(BEGUN in line for line in self.said) and self.process.poll() is None:
+        while not any(BEGUN in line for line in self.said) and not self.over():
             time.sleep(0.02)
 
 
@@ -324,19 +330,35 @@ class Kind:
     needs: Literal["", "cluster", "network", "server", "disk"] = ""
 
 
-FAULTS = {
+@dataclass(frozen=True)
+class ServedKind:
+    """A kind of fault of a run that was started from the UI."""
+
+    do: Callable[[ServedRun], float | None]
+
+
+BY_ITSELF = {
     "Dask worker killed": Kind(kill_worker, ends=False),
     "flow process killed": Kind(kill_flow, ends=True),
     "flow and workers killed": Kind(kill_all, ends=True),
     "disk full": Kind(fill_disk, ends=True, needs="disk"),
     "Prefect server of the run killed": Kind(kill_server, ends=True),
+}
+ON_WHAT_STANDS = {
     "Dask scheduler killed": Kind(kill_scheduler, ends=True, needs="cluster"),
     "network of a worker cut for 60 s": Kind(cut_network, ends=False, needs="network"),
     "Dask worker frozen for 15 s": Kind(freeze_worker, ends=False),
     "standing Prefect server restarted": Kind(restart_server, ends=False, needs="server"),
     "flow process killed, standing server": Kind(kill_flow, ends=True, needs="server"),
 }
-"""In this order, again and again: by fives, runs by themselves and runs on what stands."""
+SERVED = {
+    "Prefect worker killed": ServedKind(ServedRun.kill_worker),
+    "Prefect server, worker, flow and Dask workers killed": ServedKind(ServedRun.kill_all),
+    "flow process of the Prefect worker killed": ServedKind(ServedRun.kill_flow),
+}
+GROUPS: tuple[dict[str, Kind | ServedKind], ...] = ({**BY_ITSELF}, {**ON_WHAT_STANDS}, {**SERVED})
+"""Kinds that befall the same run; the groups take turns."""
+FAULTS = BY_ITSELF | ON_WHAT_STANDS | SERVED
 
 
 @dataclass
@@ -351,8 +373,26 @@ class Fault:
     said: str = ""
     shards: int = 0
     ended_s: float | None = None
-    working_s: float | None = None
+    working_s: float = 0.0
     made_twice: int = 0
+
+    def happens(self, out: Path, started: float, *, over: bool) -> dict[str, int]:
+        """Note when, and how far the run was; gives the finished shards."""
+        before = finished_shards(out)
+        self.at, self.shards = time.monotonic(), len(before)
+        self.said = f"{self.at - started:.0f} s, " + (
+            "after its end" if over else f"{self.shards} shards"
+        )
+        return before
+
+    def compare(self, before: dict[str, int], out: Path) -> None:
+        """Count the finished shards that were made again."""
+        now = finished_shards(out)
+        self.made_twice = sum(now.get(name) != mark for name, mark in before.items())
+
+    def works_again(self, watch: Watch, ended: float) -> None:
+        """Note when the next shard, or the run, was finished."""
+        self.working_s = (watch.after(self.at, self.shards) or ended) - self.at
 
 
 class Watch:
@@ -425,14 +465,15 @@ class Chaos:
 
     def can(self, kind: str) -> bool:
         """Whether this machine lets us do it."""
-        needs = FAULTS[kind].needs
+        known = FAULTS[kind]
+        needs = known.needs if isinstance(known, Kind) else ""
         return (needs != "disk" or self.has_disk) and (
             needs != "network" or self.cluster.has_network
         )
 
     def disturb(self, number: int, faults: list[Fault]) -> tuple[bool, bool, float]:
         """A run with several faults: whether it ended well, with the same manifest, and when."""
-        needed = {FAULTS[f.kind].needs for f in faults}
+        needed = {kind.needs for f in faults if isinstance(kind := FAULTS[f.kind], Kind)}
         out = (self.disk if "disk" in needed else self.folder) / f"run{number}"
         options, env = [], {}
         if needed & {"cluster", "network"}:
@@ -445,10 +486,11 @@ class Chaos:
         run = Run.start(self.films, out, self.home, *options, env=env)
         tries = 0
         for fault in sorted(faults, key=lambda f: f.moment):
-            if run.process.poll() is not None:
+            if run.over():
                 run = Run.start(self.films, out, self.home, *options, env=env)
-            self._wait_for(fault.moment, run, watch)
-            self._do(fault, run, watch, out, started)
+            run.begin()
+            self._wait_for(fault.moment, watch, run.over)
+            self._do(fault, run, out, started)
         status = run.wait()
         while status != 0 and tries < TRIES:
             tries += 1
@@ -459,8 +501,7 @@ class Chaos:
         if status != 0:
             print("".join(run.said[-30:]), file=sys.stderr)
         for fault in faults:
-            again = watch.after(fault.at, fault.shards) or ended
-            fault.working_s = again - fault.at
+            fault.works_again(watch, ended)
         identical = status == 0 and manifest_bytes(out) == self.manifest
         for timer in self._timers:
             timer.join()
@@ -470,36 +511,72 @@ class Chaos:
         shutil.rmtree(out, ignore_errors=True)
         return status == 0, identical, ended - started
 
-    def _wait_for(self, moment: float, run: Run, watch: Watch) -> None:
-        """Wait until the run is as far as the undisturbed one was at a moment, or has ended."""
-        run.begin()
+    def disturb_served(self, number: int, faults: list[Fault]) -> tuple[bool, bool, float]:
+        """The same with a run that was started from the UI."""
+        out = self.folder / f"run{number}"
+        settings = {name.replace("-", "_"): value for name, value in SETTINGS.items()}
+        places = {"source": str(self.films), "out": str(out)}
+        run = ServedRun(self.folder / f"served{number}", settings | places)
+        started, watch = time.monotonic(), Watch(out)
+        try:
+            for fault in sorted(faults, key=lambda f: f.moment):
+                run.begin()
+                self._wait_for(fault.moment, watch, run.over)
+                before = fault.happens(out, started, over=run.over())
+                kind = FAULTS[fault.kind]
+                assert isinstance(kind, ServedKind)
+                fault.ended_s = kind.do(run)
+                fault.compare(before, out)
+            whole = run.finish()
+        finally:
+            run.stop()
+        ended = time.monotonic()
+        watch.stop()
+        for fault in faults:
+            fault.works_again(watch, ended)
+        identical = whole and manifest_bytes(out) == self.manifest
+        shutil.rmtree(out, ignore_errors=True)
+        return whole, identical, ended - started
+
+    def _wait_for(self, moment: float, watch: Watch, over: Callable[[], bool]) -> None:
+        """Wait until a run is as far as the undisturbed one was at a moment, or has ended."""
         at = self.begun + moment * (self.ended - self.begun)
         since, count = max((t, n) for t, n in self.profile if t <= at)
         stalled = time.monotonic() + STALLED_S
-        while watch.count < count and run.process.poll() is None:
+        while watch.count < count and not over():
             if time.monotonic() > stalled:
                 break
             time.sleep(0.05)
         left = time.monotonic() + (at - max(since, self.begun))
-        while time.monotonic() < left and run.process.poll() is None:
+        while time.monotonic() < left and not over():
             time.sleep(0.05)
 
-    def _do(self, fault: Fault, run: Run, watch: Watch, out: Path, started: float) -> None:
+    def _do(self, fault: Fault, run: Run, out: Path, started: float) -> None:
         kind = FAULTS[fault.kind]
+        assert isinstance(kind, Kind)
         random.seed(fault.number)
-        over = run.process.poll() is not None
-        before = finished_shards(out)
-        fault.at, fault.shards = time.monotonic(), len(before)
-        fault.said = f"{fault.at - started:.0f} s, " + (
-            "after its end" if over else f"{fault.shards} shards"
-        )
+        before = fault.happens(out, started, over=run.over())
         undo = kind.do(run, self)
         if kind.ends:
             run.wait()
             fault.ended_s = time.monotonic() - fault.at
         undo()
-        now = finished_shards(out)
-        fault.made_twice = sum(now.get(name) != mark for name, mark in before.items())
+        fault.compare(before, out)
+
+
+def rounds(given: argparse.Namespace, chaos: Chaos) -> Iterator[list[str]]:
+    """Kinds of the faults of each run: the groups in turn, so many in all."""
+    wanted = given.only or list(FAULTS)
+    groups = [[k for k in group if k in wanted and chaos.can(k)] for group in GROUPS]
+    groups = [group for group in groups if group]
+    left = given.faults
+    for group in itertools.cycle(groups):
+        for first in range(0, len(group), given.per_run):
+            kinds = group[first : first + given.per_run][:left]
+            left -= len(kinds)
+            yield kinds
+            if not left:
+                return
 
 
 def main() -> int:
@@ -519,7 +596,6 @@ def main() -> int:
         contextlib.ExitStack() as undone,
     ):
         chaos = Chaos(path, given.films, undone)
-        kinds = [k for k in given.only or FAULTS if chaos.can(k)]
         print(f"{given.films} films, seed {given.seed}; undisturbed: {chaos.seconds:.0f} s")
         for kind in given.only or FAULTS:
             if not chaos.can(kind):
@@ -529,14 +605,17 @@ def main() -> int:
             "| --- | ---: | --- | --- | ---: | ---: | ---: |",
             flush=True,
         )
-        moments = np.random.default_rng(given.seed).uniform(0, 0.97, given.faults)
-        faults = [
-            Fault(i + 1, kinds[i % len(kinds)], float(moment)) for i, moment in enumerate(moments)
-        ]
-        recovered = identical = 0
-        for number, first in enumerate(range(0, given.faults, given.per_run), start=1):
-            of_run = faults[first : first + given.per_run]
-            whole, same, seconds = chaos.disturb(number, of_run)
+        moments = iter(np.random.default_rng(given.seed).uniform(0, 0.97, given.faults))
+        recovered = identical = done = 0
+        for number, of_round in enumerate(rounds(given, chaos), start=1):
+            of_run = [
+                Fault(done + i, kind, float(next(moments)))
+                for i, kind in enumerate(of_round, start=1)
+            ]
+            done += len(of_run)
+            served = of_round[0] in SERVED
+            disturb = chaos.disturb_served if served else chaos.disturb
+            whole, same, seconds = disturb(number, of_run)
             recovered += whole * len(of_run)
             identical += same * len(of_run)
             for f in sorted(of_run, key=lambda f: f.at):

@@ -78,11 +78,18 @@ class Served:
         left = psutil.wait_procs(children, timeout=30)[1]
         assert not left, "serve leaves no process behind"
 
-    def runs(self) -> list[dict[str, Any]]:
-        client, api = {"client": "reader"}, f"{self.url}/api"
+    def ask(self, path: str, sent: dict[str, Any] | None = None) -> httpx.Response:
+        """The API's answer, to what is sent where something is."""
+        api = f"{self.url}/api"
+        if sent is None:
+            return httpx.get(f"{api}/{path}", timeout=30)
+        client = {"client": "reader"}
         token = httpx.get(f"{api}/csrf-token", params=client, timeout=30).json()["token"]
         headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "reader"}
-        found = httpx.post(f"{api}/flow_runs/filter", headers=headers, json={}, timeout=30)
+        return httpx.post(f"{api}/{path}", headers=headers, json=sent, timeout=30)
+
+    def runs(self) -> list[dict[str, Any]]:
+        found = self.ask("flow_runs/filter", {})
         runs: list[dict[str, Any]] = found.json() if found.status_code == 200 else []
         return runs
 

@@ -34,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import clustering_data
 
+from models.pairs import bfloat16
+
 WARM_ROWS = 2_500
 KMEANS = {"n_clusters": 100, "n_init": 1, "max_iter": 20, "tol": 0}
 
@@ -127,6 +129,8 @@ def measure(method: str, path: str, eps: float) -> dict[str, Any]:
     if method == "hdbscan":
         rows = rows.astype(np.float64)
     few = rows[:WARM_ROWS]
+    if method.startswith("ours"):
+        bfloat16.available()
     fit(few, eps)
     before = reset_peak()
     cpu, wall = time.process_time(), time.perf_counter()

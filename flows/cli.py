@@ -235,9 +235,7 @@ def _curate(settings: Any, *, strict: bool) -> None:
     if settings.verdicts is not None:
         read_verdicts(settings.verdicts)
     Workspace.create(settings.out)
-    from flows.curate import curate
-
-    with _foreground():
+    with _foreground("flows.curate:curate") as curate:
         record = curate(settings)
     tiles, films = record["tiles"], record["films"]
     excluded = sum(films["excluded"].values())
@@ -255,15 +253,24 @@ def _curate(settings: Any, *, strict: bool) -> None:
 
 
 @contextlib.contextmanager
-def _foreground() -> Iterator[None]:
-    """Run a flow in this process, which ends at once at Ctrl-C and where Prefect's server died."""
+def _foreground(name: str) -> Iterator[Any]:
+    """Give a flow (``module:function``) to be run in this process.
+
+    It ends at once at Ctrl-C and where Prefect's server died.
+    """
     signal.signal(signal.SIGINT, _interrupted)
     from flows import temporary_server
 
-    with temporary_server.needed(
-        lambda: _end("its Prefect server has ended, by a signal or for want of memory", FAILED)
+    server = temporary_server.start()  # it takes as long as to import the flow
+    module, _, function = name.partition(":")
+    flow = getattr(importlib.import_module(module), function)
+    with (
+        server(),
+        temporary_server.needed(
+            lambda: _end("its Prefect server has ended, by a signal or for want of memory", FAILED)
+        ),
     ):
-        yield
+        yield flow
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
@@ -348,9 +355,7 @@ def review(settings: Any) -> None:
             raise InputError(f"decisions={settings.decisions!r} does not exist; check the path.")
         read_verdicts(settings.decisions, reviewer=settings.reviewer)  # before Prefect starts
     _quiet_prefect()
-    from flows.review import review
-
-    with _foreground():
+    with _foreground("flows.review:review") as review:
         record = review(settings)
     _tell_review(last, record, settings.workspace)
 
@@ -406,9 +411,7 @@ def measure(settings: Any, strict: Strict = False) -> None:
     """
     _quiet_prefect()
     _check_pictures(settings)
-    from flows.measure import measure
-
-    with _foreground():
+    with _foreground("flows.measure:measure") as measure:
         record = measure(settings)
     _tell_pictures(record["images"])
     typer.echo(f"{record['pixels']['measured']:,} pixels measured in {record['seconds']:.0f} s.")
@@ -424,9 +427,7 @@ def augment(settings: Any, strict: Strict = False) -> None:
     """
     _quiet_prefect()
     _check_pictures(settings)
-    from flows.augment import augment
-
-    with _foreground():
+    with _foreground("flows.augment:augment") as augment:
         record = augment(settings)
     _tell_pictures(record["images"])
     typer.echo(f"{record['copies']['written']:,} copies in {record['seconds']:.0f} s.")
@@ -474,9 +475,7 @@ def reproduce(settings: Any) -> None:
 
     check_inputs(settings)
     Workspace.create(settings.out)
-    from flows.reproduce import reproduce
-
-    with _foreground():
+    with _foreground("flows.reproduce:reproduce") as reproduce:
         record = reproduce(settings)
     _tell_results(record["results"])
     typer.echo(f"\nLook at  {record['report']}")

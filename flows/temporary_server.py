@@ -1,20 +1,27 @@
-"""Prefect's temporary server must not outlive the process that started it, however that one ends.
+"""Prefect's temporary server: started early, and never outliving the process that started it.
 
-Prefect stops the server when the process exits by itself; after SIGKILL it would run on for ever.
-A watcher holds the reading end of a pipe; when the writing end is gone, so is the process.
+Prefect would start it when the flow begins; a command does so before it imports the flow, as both
+take seconds. However the process ends, the server must too: a watcher holds the reading end of a
+pipe; when the writing end is gone, so is the process.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import psutil
+
+from storage.errors import MammosiftError
 
 _WATCH = """
 import os, signal, sys
@@ -30,9 +37,78 @@ except OSError:
 """
 
 LOOK_S = 1.0
+STARTUP_S, STOP_S = 120, 5
+AS_PREFECT_DOES = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
 
 _watchers: list[subprocess.Popen[bytes]] = []
 """Kept, so that the pipes stay open as long as this process lives."""
+
+
+def start() -> Callable[[], AbstractContextManager[None]]:
+    """Start a server, where no standing one is configured, and go on without waiting for it.
+
+    Returns
+    -------
+    callable
+        Gives a context that waits until the server answers, is Prefect's server inside, and ends
+        it. Does nothing where Prefect knows a server, or may not start one.
+    """
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    if settings.api.url is not None or not settings.server.ephemeral.enabled:
+        return contextlib.nullcontext
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+         f"--port={port}", "--log-level=error", "--lifespan=on"],
+        env=os.environ | AS_PREFECT_DOES | settings.to_environment_variables(exclude_unset=True),
+    )  # fmt: skip
+    atexit.register(_stop, process)
+    return partial(_used, process, f"http://127.0.0.1:{port}/api")
+
+
+@contextmanager
+def _used(process: subprocess.Popen[bytes], url: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    try:
+        _wait_until_healthy(process, url)
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        _stop(process)
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
+    import httpx
+
+    by = time.monotonic() + STARTUP_S
+    while time.monotonic() < by:
+        if process.poll() is not None:
+            raise MammosiftError("Prefect's server ended as it started; its messages say why.")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        time.sleep(0.1)
+    raise MammosiftError(f"Prefect's server did not answer within {STARTUP_S} s.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def end_with_this_process() -> None:

@@ -33,6 +33,7 @@ from models.workers import Workers
 
 REACH_SHARES = (0.0, 0.4, 0.65, 0.8, 0.9, 0.96, 1.0)
 PROBES = 256
+REACH_ROWS = 16_384
 OPENING_LEAVES = 4
 SLACK = 1e-6  # relative; what rounding can do to the distance of two boxes
 
@@ -372,7 +373,8 @@ def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projecti
     k = min(k, len(rows))
     sample = sample_rows(rows)
     queries = probes_of(sample)
-    projection = Projection.fit(sample, distances_to_nearest(queries, rows, k), queries)
+    some = rows[:: max(1, len(rows) // REACH_ROWS)]  # a little too far is near enough
+    projection = Projection.fit(sample, distances_to_nearest(queries, some, k), queries)
     leaves = Leaves.of(rows, projection)
     side = Side.of(leaves)
     found = Nearest.blank(len(rows), k)

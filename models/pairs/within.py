@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.pairs import bfloat16
 from models.pairs.density import DensityRecord, root_of
+from models.pairs.every_pair import scan_every_pair
 from models.pairs.leaves import LEAF_ROWS
 from models.pairs.products import (
     QUERY_ROWS,
@@ -336,6 +338,8 @@ def scan_within(
     ndarray of int64, shape (2,)
         Pairs multiplied, and pairs measured in float64.
     """
+    if search.dense_share <= 0 and bfloat16.pays(len(a.order) * len(b.order)):
+        return scan_every_pair(a, b, record, search, workers)
     local = threading.local()
     nothing = np.zeros(2, dtype=np.int64)
     n_a, n_b = len(a.starts) - 1, len(b.starts) - 1

@@ -261,14 +261,12 @@ def _foreground(name: str) -> Iterator[Any]:
     signal.signal(signal.SIGINT, _interrupted)
     from flows import temporary_server
 
-    server = temporary_server.start()  # it takes as long as to import the flow
+    use_server = temporary_server.start()  # it takes as long as to import the flow
     module, _, function = name.partition(":")
     flow = getattr(importlib.import_module(module), function)
-    with (
-        server(),
-        temporary_server.needed(
-            lambda: _end("its Prefect server has ended, by a signal or for want of memory", FAILED)
-        ),
+    use_server()
+    with temporary_server.needed(
+        lambda: _end("its Prefect server has ended, by a signal or for want of memory", FAILED)
     ):
         yield flow
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 
 import psutil
@@ -44,24 +44,26 @@ AS_PREFECT_DOES = {
     "PREFECT__SERVER_FINAL": "1",
 }
 
+_settings = contextlib.ExitStack()
+"""Never left: Prefect sends its last logs as the process ends."""
 _watchers: list[subprocess.Popen[bytes]] = []
 """Kept, so that the pipes stay open as long as this process lives."""
 
 
-def start() -> Callable[[], AbstractContextManager[None]]:
+def start() -> Callable[[], None]:
     """Start a server, where no standing one is configured, and go on without waiting for it.
 
     Returns
     -------
     callable
-        Gives a context that waits until the server answers, is Prefect's server inside, and ends
-        it. Does nothing where Prefect knows a server, or may not start one.
+        Waits until it answers; from then on it is Prefect's server, to the end of this process.
+        Does nothing where Prefect knows a server, or may not start one.
     """
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
     if settings.api.url is not None or not settings.server.ephemeral.enabled:
-        return contextlib.nullcontext
+        return lambda: None
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -70,20 +72,15 @@ def start() -> Callable[[], AbstractContextManager[None]]:
          f"--port={port}", "--log-level=error", "--lifespan=on"],
         env=os.environ | AS_PREFECT_DOES | settings.to_environment_variables(exclude_unset=True),
     )  # fmt: skip
-    atexit.register(_stop, process)
-    return partial(_used, process, f"http://127.0.0.1:{port}/api")
+    atexit.register(_stop, process)  # runs after what Prefect registers later: it sends its logs
+    return partial(_use, process, f"http://127.0.0.1:{port}/api")
 
 
-@contextmanager
-def _used(process: subprocess.Popen[bytes], url: str) -> Iterator[None]:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def _use(process: subprocess.Popen[bytes], url: str) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-    try:
-        _wait_until_healthy(process, url)
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield
-    finally:
-        _stop(process)
+    _wait_until_healthy(process, url)
+    _settings.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}))
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:

@@ -177,6 +177,25 @@ def multiply(left: NDArray[np.int16], right: NDArray[np.int16], out: NDArray[np.
     torch.mm(_tensor(left), _tensor(right).T, out=_tensor(out))
 
 
+def on_device(bits: NDArray[np.int16], device: torch.device) -> torch.Tensor:
+    """Factors on a device."""
+    return _tensor(bits).to(device)
+
+
+@contextmanager
+def full_sums() -> Iterator[None]:
+    """Let a GPU form sums in float32 alone."""
+    import torch
+
+    of_cuda = torch.backends.cuda.matmul
+    before = of_cuda.allow_bf16_reduced_precision_reduction
+    of_cuda.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        of_cuda.allow_bf16_reduced_precision_reduction = before
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep products in bfloat16 to the thread that asks for them."""
@@ -192,11 +211,22 @@ def pays(n_pairs: int) -> bool:
     return n_pairs >= least and available()
 
 
+def gpu() -> torch.device | None:
+    """GPU that multiplies bfloat16, where there is one."""
+    from models.devices import autocast_dtype, default_device
+
+    device = default_device()
+    has = device.type == "cuda" and autocast_dtype("auto", device) is not None
+    return device if has else None
+
+
 @cache
 def available() -> bool:
     """Whether this machine multiplies bfloat16 in hardware, and soundly."""
     import torch
 
+    if gpu() is not None:
+        return True
     has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16")) and _is_sound()
 

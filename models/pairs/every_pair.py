@@ -16,10 +16,12 @@ from models.pairs.bfloat16 import (
     SIGNS,
     BriefRows,
     centre_of,
+    full_sums,
     limit_left,
     load_left,
     most_above,
     multiply,
+    on_device,
     one_thread,
 )
 from models.pairs.density import DensityRecord, root_of
@@ -28,9 +30,12 @@ from models.pairs.sides import Side
 from models.workers import Workers
 
 if TYPE_CHECKING:
+    import torch
+
     from models.pairs.within import Search
 
 ROWS, COLUMNS = 512, 1024  # of a tile: its product stays in the second cache
+DEVICE_ROWS, DEVICE_COLUMNS = 2048, 8192  # what is negative of a tile fits into this machine
 WORDS = STRIP // 4  # of four numbers
 
 
@@ -123,8 +128,6 @@ def _hits(  # type: ignore[no-untyped-def]
     n_rows = len(product)
     four = product.view(np.int64)
     same = a.offset == b.offset
-    limit = search.radius * search.radius
-    columns = brief_a.columns
     roots = np.empty(n_columns, dtype=np.int64)
     strips = np.empty((n_columns + STRIP - 1) // STRIP, dtype=np.int64)
     for j in range(n_columns):
@@ -159,15 +162,91 @@ def _hits(  # type: ignore[no-untyped-def]
                     if root >= 0 and (roots[j] == root or (roots[j] >= 0 and roots[j] == joined)):
                         continue
                     bits[0] = np.int32(product[i, j]) << 16
-                    most = most_above(brief_a, p, brief_b, q, limit, columns)
-                    if value[0] * (1.0 - 2.0**-7) + most >= 0.0:
-                        work[1] += 1
-                        x, y = a.rows[a.order[p]], b.rows[b.order[q]]
-                        if squared_distance(x, y, search.limit) > search.limit:
-                            continue
+                    if not _is_within(a, b, brief_a, brief_b, p, q, value[0], search, work):
+                        continue
                     first[n_pairs] = p + a.offset
                     second[n_pairs] = q + b.offset
                     n_pairs += 1
                     if root >= 0 and roots[j] >= 0:
                         joined = roots[j]
+    return n_pairs
+
+
+@compiled
+def _is_within(a, b, brief_a, brief_b, p, q, value, search, work):  # type: ignore[no-untyped-def]
+    """Whether a pair whose product is negative is within the radius: by bounds, or measured."""
+    limit = search.radius * search.radius
+    most = most_above(brief_a, p, brief_b, q, limit, brief_a.columns)
+    if value * (1.0 - 2.0**-7) + most < 0.0:
+        return True
+    work[1] += 1
+    return squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], search.limit) <= search.limit
+
+
+def scan_on_device(
+    a: Side, b: Side, record: DensityRecord, search: Search, device: torch.device
+) -> NDArray[np.int64]:
+    """Do the same with products on a GPU; what is negative comes back and is looked at here."""
+    import torch
+
+    centre = centre_of(a.rows)
+    brief_a = BriefRows.of(a.rows, a.order, centre, search.scale)
+    brief_b = brief_a if a is b else BriefRows.of(b.rows, b.order, centre, search.scale)
+    limit = search.radius * search.radius
+    n_a, n_b = len(a.order), len(b.order)
+    work = np.zeros(2, dtype=np.int64)
+    right = on_device(brief_b.values[:n_b], device)
+    with full_sums():
+        for start in range(0, n_a, DEVICE_ROWS):
+            members = np.arange(start, min(start + DEVICE_ROWS, n_a))
+            m = len(members)
+            factors = np.zeros((m, brief_a.values.shape[1]), dtype=np.int16)
+            load_left(brief_a, members, factors)
+            limit_left(brief_a, members, np.full(m, limit), factors)
+            left = on_device(factors, device)
+            for at in range(start if a is b else 0, n_b, DEVICE_COLUMNS):
+                n = min(DEVICE_COLUMNS, n_b - at)
+                if _is_settled(record.density, start + a.offset, m, at + b.offset, n):
+                    continue
+                work[0] += m * n
+                product = left @ right[at : at + n].T
+                own, other = (
+                    torch.from_numpy(_roots(record.density, first, many)).to(device)
+                    for first, many in ((start + a.offset, m), (at + b.offset, n))
+                )
+                settled = (own[:, None] == other) & (own[:, None] >= 0)
+                places = ((product < 0) & ~settled).nonzero()
+                values = product[places[:, 0], places[:, 1]].float().cpu().numpy()
+                first, second = places.to(torch.int32).T.contiguous().cpu().numpy()
+                n_pairs = _listed(a, b, brief_a, brief_b, start, at, first, second, values, search,
+                                  work)  # fmt: skip
+                if n_pairs:
+                    record.add(first, second, n_pairs)
+    return work
+
+
+@compiled
+def _roots(density, first, n):  # type: ignore[no-untyped-def]
+    """Root of each of n rows; -1 where a row is not core."""
+    roots = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        roots[i] = _root(density, first + i)
+    return roots
+
+
+@compiled
+def _listed(  # type: ignore[no-untyped-def]
+    a, b, brief_a, brief_b, start, at, first, second, values, search, work
+):
+    """Keep those of the listed pairs that are within the radius, by position; how many."""
+    same = a.offset == b.offset
+    n_pairs = 0
+    for h in range(len(values)):
+        p, q = start + first[h], at + second[h]
+        if same and q <= p:
+            continue
+        if _is_within(a, b, brief_a, brief_b, p, q, values[h], search, work):
+            first[n_pairs] = p + a.offset
+            second[n_pairs] = q + b.offset
+            n_pairs += 1
     return n_pairs

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.pairs import bfloat16
 from models.pairs.density import DensityRecord, root_of
-from models.pairs.every_pair import scan_every_pair
+from models.pairs.every_pair import scan_every_pair, scan_on_device
 from models.pairs.leaves import LEAF_ROWS
 from models.pairs.products import (
     QUERY_ROWS,
@@ -339,6 +339,9 @@ def scan_within(
         Pairs multiplied, and pairs measured in float64.
     """
     if search.dense_share <= 0 and bfloat16.pays(len(a.order) * len(b.order)):
+        device = bfloat16.gpu()
+        if device is not None:
+            return scan_on_device(a, b, record, search, device)
         return scan_every_pair(a, b, record, search, workers)
     local = threading.local()
     nothing = np.zeros(2, dtype=np.int64)

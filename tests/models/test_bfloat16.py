@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.cluster
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from models.dbscan import label_rows
 from models.pairs import bfloat16, within
 from models.pairs.bfloat16 import BriefRows, limit_left, load_left, most_above, multiply
 from models.pairs.density import DensityRecord
-from models.pairs.every_pair import scan_every_pair
+from models.pairs.every_pair import scan_every_pair, scan_on_device
 from models.pairs.leaves import Leaves
 from models.pairs.projection import Projection, sample_rows
 from models.pairs.sides import Side
@@ -126,11 +127,27 @@ def test_pairs_of_two_sides_are_found_as_those_of_one() -> None:
     assert np.array_equal(labels, peer.fit(rows.astype(np.float64)).labels_)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_finds_the_same_pairs(kind: str, device: str) -> None:
+    rows = made(kind, 2500)
+    distances = np.linalg.norm(rows[:40, None].astype(np.float64) - rows[None], axis=2)
+    for eps in 1e-3 + 1.001 * np.quantile(distances, [0.01, 0.5]):
+        side, projection = side_of(rows)
+        record = DensityRecord(len(rows), 5)
+        search = Search.of(float(eps), projection)
+        scan_on_device(side, side, record, search, torch.device(device))
+        labels = label_rows(record, side.order).labels
+        peer = sklearn.cluster.DBSCAN(eps=eps, min_samples=5, algorithm="kd_tree")
+        assert np.array_equal(labels, peer.fit(rows.astype(np.float64)).labels_)
+
+
 def test_it_is_chosen_where_boxes_prune_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = made("isotropic", 3000)
     side, projection = side_of(rows)
     search = Search.of(7.0, projection)._replace(dense_share=0.0)
     answers = []
+    monkeypatch.setattr(bfloat16, "gpu", lambda: None)
     for available in (True, False):
         monkeypatch.setattr(bfloat16, "available", lambda found=available: found)
         called = []

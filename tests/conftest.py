@@ -117,21 +117,35 @@ def prefect_artifacts(prefect_server: str) -> Iterator[str]:
     gc.collect()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Whether the ways to run are compared on real films."""
+    parser.addoption(
+        "--demo-films",
+        action="store_true",
+        help="compare runs on Slurm, PostgreSQL and S3 over the demo's eight films (minutes each)",
+    )
+
+
 @pytest.fixture(scope="session")
 def local_run(
     prefect_server: str,
     film_folder: Path,
     small: dict[str, int],
     tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> CurationSettings:
     """Settings of a run on this machine that has ended: what other ways must come to as well.
 
     Tests that use it stand in the same ``xdist_group``, so that it is done once.
     """
     from flows.curate import curate
+    from flows.demo import demo_settings
 
     out = tmp_path_factory.mktemp("local-run") / "w"
-    settings = CurationSettings(source=str(film_folder), out=str(out), **small)
+    if request.config.getoption("--demo-films"):
+        settings = demo_settings(out)
+    else:
+        settings = CurationSettings(source=str(film_folder), out=str(out), **small)
     curate(settings)
     return settings
 

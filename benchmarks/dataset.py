@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -43,6 +45,9 @@ TILES_PER_SHARD = 10_000
 
 def main() -> None:
     options = parse_arguments()
+    if options.workers is not None:
+        report_memory(options.keep, options.workers)
+        return
     n = options.tiles or (200_000 if options.memory else 40_000)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary) / "workspace"
@@ -62,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder for the tiles; used again if there")
+    parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -173,12 +179,9 @@ def epoch(folder: Path, workers: int, dtype: Any) -> int:
 
 
 def measure_memory(folder: Path) -> None:
-    for workers in (0, 2):
-        child = multiprocessing.get_context("spawn").Process(
-            target=report_memory, args=(folder, workers)
-        )
-        child.start()
-        child.join()
+    for workers in (0, 2):  # a process of its own, which forks its workers as a training job does
+        command = [sys.executable, __file__, "--keep", str(folder), "--workers", str(workers)]
+        subprocess.run(command, check=True)
 
 
 def report_memory(folder: Path, workers: int) -> None:

@@ -6,6 +6,7 @@ who goes from one to the next opens each piece of the pixels once.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from zarr.storage import LocalStore
 
 from storage import augmented as copies_of
 from storage.errors import ShardError
@@ -29,6 +31,7 @@ NEEDED = ("tile_id", "patient_key", "label", "decision", "split", "pixels_uri", 
 MAX_TILE_PX = 4096
 """As ``tile_size_px`` of the settings: whatever claims more is no tile of ours."""
 MAX_CHUNK_BYTES = 64 * 2**20
+PIECE_BYTES = 4 * 2**20
 SPARSE_SHARE = 0.25
 """Where fewer of a block's rows are wanted, only the chunks that hold them are read."""
 
@@ -263,11 +266,28 @@ class PublishedTiles:
                 f"{last if first >= 0 else first}. It was altered: run again to publish it."
             )
         span = last - first + 1
-        if len(rows) == span:
-            return np.asarray(array[first : last + 1])
-        if len(rows) >= SPARSE_SHARE * span and span <= _rows_at_once(array):
-            return np.asarray(array[first : last + 1])[rows - first]
-        return np.asarray(array.oindex[rows])
+        whole = span <= _rows_at_once(array)
+        if len(rows) < span and not (whole and len(rows) >= SPARSE_SHARE * span):
+            return np.asarray(array.oindex[rows])
+        if not isinstance(array.store, LocalStore):  # each piece would be two more requests
+            pixels = np.asarray(array[first : last + 1])
+            return pixels if len(rows) == span else pixels[rows - first]
+        return _by_pieces(array, rows)
+
+
+def _by_pieces(array: Any, rows: npt.NDArray[np.int64]) -> Tiles:
+    """Read rows, ascending, a few chunks at a time: a whole shard is held three times meanwhile."""
+    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    step = array.chunks[0] * max(1, PIECE_BYTES // (array.dtype.itemsize * math.prod(array.chunks)))
+    stop, done = int(rows[-1]) + 1, 0
+    while done < len(rows):
+        first = int(rows[done])
+        last = min((first // step + 1) * step, stop)
+        until = int(np.searchsorted(rows, last))
+        piece = array[first:last]
+        out[done:until] = piece if len(piece) == until - done else piece[rows[done:until] - first]
+        done = until
+    return out
 
 
 def tiles(

@@ -1,12 +1,13 @@
 """Tiles of a manifest for PyTorch: by number (`TileDataset`) and as a stream (`TileStream`).
 
-The stream reads whole Zarr shards, each once an epoch, by one rank and one worker; without workers
-a background thread reads the next while the last is given out. Access by number reads the chunks
+The stream reads whole Zarr shards, each once an epoch, by one rank and one worker; a background
+thread reads the next while the last is given out. Access by number reads the chunks
 that it needs and keeps the latest.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -425,12 +426,11 @@ class TileStream(IterableDataset[Batch]):
                 held.pixels.clear()  # before the next are collected
 
     def _read(self, blocks: list[int]) -> Generator[Tiles, None, None]:
-        """Pixels of blocks; the next one is read meanwhile, but in workers, which are several."""
+        """Pixels of blocks; the next one is read meanwhile.
+
+        In workers too: their batches come in turn, so that all would wait for the one that reads.
+        """
         read = self.dataset._source.read_block
-        if get_worker_info() is not None:
-            for block in blocks:
-                yield read(block)
-            return
         waiting: Future[Tiles] | None = None
         with ThreadPoolExecutor(1, "mammosift-read") as reader:
             for block in blocks:
@@ -448,7 +448,7 @@ class TileLoader:
     def __init__(self, stream: TileStream, num_workers: int, options: dict[str, Any]) -> None:
         self._stream, self._workers = stream, num_workers
         self._context = torch.multiprocessing.get_context(options.get("multiprocessing_context"))
-        self._slots = 2 + int(options.get("prefetch_factor") or 2)
+        self._slots = 1 + int(options.get("prefetch_factor") or 2)  # one is being unpacked
         self._persists = bool(options.get("persistent_workers"))
         self._pins = bool(options.get("pin_memory"))
         self._parcels = _Parcels(stream)
@@ -467,7 +467,12 @@ class TileLoader:
             tiles = self._stream._tiles_in(PARCEL_BYTES, 2)
             ring = _Ring(self._workers, self._slots, tiles, data.size_px, self._context)
             self._parcels.ring = ring
-        for made in self._loader:
+        gc.freeze()  # or the first collection in a worker copies every page that it shares with us
+        try:
+            made_by_workers = iter(self._loader)
+        finally:
+            gc.unfreeze()
+        for made in made_by_workers:
             if isinstance(made, _Parcel) and ring is not None:
                 yield from self._unpacked(ring, made)
             else:

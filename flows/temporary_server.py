@@ -46,8 +46,8 @@ AS_PREFECT_DOES = {
 
 _settings = contextlib.ExitStack()
 """Never left: Prefect sends its last logs as the process ends."""
-_watchers: list[subprocess.Popen[bytes]] = []
-"""Kept, so that the pipes stay open as long as this process lives."""
+_watchers: dict[int, subprocess.Popen[bytes]] = {}
+"""By server; kept, so that the pipes stay open as long as this process lives."""
 
 
 def start() -> Callable[[], None]:
@@ -72,6 +72,7 @@ def start() -> Callable[[], None]:
          f"--port={port}", "--log-level=error", "--lifespan=on"],
         env=os.environ | AS_PREFECT_DOES | settings.to_environment_variables(exclude_unset=True),
     )  # fmt: skip
+    end_with_this_process()
     atexit.register(_stop, process)  # runs after what Prefect registers later: it sends its logs
     return partial(_use, process, f"http://127.0.0.1:{port}/api")
 
@@ -91,7 +92,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
         if process.poll() is not None:
             raise MammosiftError("Prefect's server ended as it started; its messages say why.")
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health").status_code == 200:
+            if httpx.get(f"{url}/health").status_code == 200 and process.poll() is None:
                 return
         time.sleep(0.1)
     raise MammosiftError(f"Prefect's server did not answer within {STARTUP_S} s.")
@@ -112,17 +113,15 @@ def end_with_this_process() -> None:
     """Watch over each temporary server that this process has started (Linux only)."""
     for child in psutil.Process().children():
         try:
-            if not _is_server(child):
+            if child.pid in _watchers or not _is_server(child):
                 continue
             started = _start_time(child.pid)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or there is no /proc
-        _watchers.append(
-            subprocess.Popen(
-                [sys.executable, "-S", "-c", _WATCH, str(child.pid), started],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
+        _watchers[child.pid] = subprocess.Popen(
+            [sys.executable, "-S", "-c", _WATCH, str(child.pid), started],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
 
 
@@ -142,13 +141,15 @@ def needed(lost: Callable[[], None]) -> Iterator[None]:
 
     def watch() -> None:
         seen: dict[int, psutil.Process] = {}
-        while not over.wait(LOOK_S):
+        while True:
             with contextlib.suppress(psutil.Error, OSError):
                 for child in psutil.Process().children():
                     if child.pid not in seen and _is_server(child):
                         seen[child.pid] = child
             if any(_is_dead(server) for server in seen.values()):
                 lost()
+                return
+            if over.wait(LOOK_S):
                 return
 
     thread = threading.Thread(target=watch, name="temporary-server", daemon=True)
@@ -178,7 +179,7 @@ def _is_dead(process: psutil.Process) -> bool:
 def _dismiss() -> None:
     """Let the watchers end; by now Prefect stops its server itself."""
     while _watchers:
-        watcher = _watchers.pop()
+        _, watcher = _watchers.popitem()
         if watcher.stdin is not None:
             watcher.stdin.close()
         watcher.wait()

@@ -136,6 +136,11 @@ class PublishedTiles:
             )
         self._row: npt.NDArray[np.int64] = self.table["pixels_index"].to_numpy()
         self._uris, self._uri_number = _numbered(self.table["pixels_uri"])
+        if np.any((np.diff(self._uri_number) == 0) & (np.diff(self._row) == 0)):
+            raise ShardError(
+                f"{self._uri}: the manifest names the same pixels twice. It was altered: run again "
+                "to publish it."
+            )
         self.size_px, block_rows = 0, 1
         if self._uris:
             first = self.array(self._uris[0])

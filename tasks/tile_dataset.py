@@ -447,7 +447,10 @@ class TileLoader:
 
     def __init__(self, stream: TileStream, num_workers: int, options: dict[str, Any]) -> None:
         self._stream, self._workers = stream, num_workers
-        self._context = torch.multiprocessing.get_context(options.get("multiprocessing_context"))
+        context = options.get("multiprocessing_context")  # a name, or one already
+        if context is None or isinstance(context, str):
+            context = torch.multiprocessing.get_context(context)
+        self._context = context
         self._slots = 1 + int(options.get("prefetch_factor") or 2)  # one is being unpacked
         self._persists = bool(options.get("persistent_workers"))
         self._pins = bool(options.get("pin_memory"))

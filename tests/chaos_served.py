@@ -30,10 +30,10 @@ class ServedRun:
         made = self.served.ask(f"deployments/{films}/create_flow_run", given)
         self.path = f"flow_runs/{made.raise_for_status().json()['id']}"
 
-    def state(self) -> str:
+    def state(self, what: str = "name") -> str:
         """Name of the run's state; empty while nobody answers."""
         with contextlib.suppress(httpx.HTTPError, KeyError):
-            return str(self.served.ask(self.path).json()["state"]["name"])
+            return str(self.served.ask(self.path).json()["state"][what])
         return ""
 
     def over(self) -> bool:
@@ -47,9 +47,10 @@ class ServedRun:
     def kill_worker(self) -> None:
         """Kill the Prefect worker alone; the command ends by it, and is given again."""
         for process in self.served.processes():
-            if {"worker", "start"} <= set(process.cmdline()):
-                process.kill()
-        self.served.serve.wait()
+            with contextlib.suppress(psutil.Error):
+                if {"worker", "start"} <= set(process.cmdline()):
+                    process.kill()
+        self.served.serve.wait(AGAIN_S)
         self.served.start()
 
     def kill_all(self) -> float:
@@ -60,16 +61,21 @@ class ServedRun:
         float
             Seconds until the server knows that the run is gone.
         """
-        started, before = time.monotonic(), self.state()
-        below = [child for flow in self._flows() for child in flow.children(recursive=True)]
-        flows = self._flows()
+        started, before, known = time.monotonic(), self.state(), self.state("id")
+        processes = self._flows()
+        for flow in list(processes):
+            with contextlib.suppress(psutil.Error):
+                processes += flow.children(recursive=True)
         self.served.kill()
-        for process in [*flows, *below]:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.served.start()
-        if before not in ENDED:
-            self._wait({"AwaitingRetry"} | ENDED, AGAIN_S)
+        by = time.monotonic() + AGAIN_S
+        while before not in ENDED and self.state("id") in ("", known):
+            if time.monotonic() > by:
+                raise SystemExit("nobody noticed that the run is gone")
+            time.sleep(0.5)
         return time.monotonic() - started
 
     def kill_flow(self) -> float:
@@ -81,8 +87,13 @@ class ServedRun:
             Seconds until the server knows.
         """
         started, before = time.monotonic(), self.state()
-        for flow in self._flows():
-            flow.kill()
+        flows = self._flows()
+        while before not in ENDED and not flows:  # between two of its processes
+            time.sleep(0.5)
+            flows, before = self._flows(), self.state()
+        for flow in flows:
+            with contextlib.suppress(psutil.Error):
+                flow.kill()
         if before not in ENDED:
             self._wait(ENDED, AGAIN_S)
         seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pairs.products import HUGE, STRIP, TINY, UNIT, compiled
-from models.pairs.projection import FAR, Rows
+from models.pairs.projection import CUT, FAR, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,8 @@ MULTIPLE = 32  # what the hardware multiplies at once
 CHUNK_VALUES = 1 << 19
 ABOVE = 1.0 + 2.0**-7  # rounded after this, a number is not below itself
 PAIRS, PAIRS_TO_IMPORT = 2**22, 2**29
+SOUND_ROWS = 96
+COLUMNS = 24  # of fewer, float32 products are as cheap
 SIGN = np.int16(-(2**15))
 ONE, BEYOND = np.int16(0x3F80), np.int16(0x7149)  # 1 and 1e30
 SIGNS = np.int64(np.uint64(0x8000800080008000).astype(np.int64))  # of four numbers
@@ -164,6 +166,8 @@ def limit_left(brief, members, limits, left):  # type: ignore[no-untyped-def]
 @compiled
 def most_above(brief_a, p, brief_b, q, limit, columns):  # type: ignore[no-untyped-def]
     """How far half the squared distance less half the limit can be above a product, at most."""
+    if limit < TINY or max(brief_a.squares[p], brief_b.squares[q]) >= CUT:
+        return np.inf
     rounding = np.float64(brief_a.rests[p]) * brief_b.lengths[q]
     rounding += np.float64(brief_a.lengths[p]) * brief_b.rests[q]
     sizes = np.float64(brief_a.squares[p]) + brief_b.squares[q] + limit
@@ -198,17 +202,24 @@ def full_sums() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep products in bfloat16 to the thread that asks for them."""
+    """Keep products in bfloat16 to the thread that asks for them; each calls `hold_thread`."""
     from models.devices import threads
 
     with threads(1):
         yield
 
 
-def pays(n_pairs: int) -> bool:
+def hold_thread() -> None:
+    """Let products of this thread take no others: a new one starts with the library's default."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pays(n_pairs: int, columns: int) -> bool:
     """Whether there are enough pairs to round their rows, and to import torch if that is to be."""
     least = PAIRS if "torch" in sys.modules else PAIRS_TO_IMPORT
-    return n_pairs >= least and available()
+    return columns >= COLUMNS and n_pairs >= least and available()
 
 
 def gpu() -> torch.device | None:
@@ -225,29 +236,41 @@ def available() -> bool:
     """Whether this machine multiplies bfloat16 in hardware, and soundly."""
     import torch
 
-    if gpu() is not None:
-        return True
+    if (device := gpu()) is not None:
+        return _is_sound(device)
     has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16")) and _is_sound()
 
 
-def _is_sound() -> bool:
+def _is_sound(device: torch.device | None = None) -> bool:
     """Whether products of made-up rows are between the bounds that the search relies on."""
     rng = np.random.default_rng(0)
-    for columns in (3, 150):
-        rows = rng.standard_normal((96, columns)) * np.exp(rng.standard_normal((96, 1)))
+    order = np.arange(SOUND_ROWS)
+    for columns in (3, 150, 1024):
+        rows = rng.standard_normal((SOUND_ROWS, columns)) * np.exp(
+            rng.standard_normal((SOUND_ROWS, 1))
+        )
         rows[48:] = rows[:48] + 1e-3 * rng.standard_normal((48, columns))
-        order = np.arange(96)
+        rows[::3] = np.abs(rows[::3])  # sums that only grow
         brief = BriefRows.of(rows, order, np.zeros(columns), 1.0)
-        left, out = np.zeros_like(brief.values[:96]), np.empty((96, 128), dtype=np.int16)
+        left = np.zeros_like(brief.values[:SOUND_ROWS])
         load_left(brief, order, left)
-        limit_left(brief, order, np.ones(96), left)
-        multiply(left, brief.values, out)
-        products = (out[:, :96].astype(np.int32) << 16).view(np.float32).astype(np.float64)
-        true = np.square(rows[:, None] - rows[None]).sum(axis=2) / 2 - 0.5
-        most = np.array([[most_above(brief, p, brief, q, 1.0, columns) for q in range(96)]
-                         for p in range(96)])  # fmt: skip
-        rounding = 2.0**-8 * np.abs(products)
+        limit_left(brief, order, np.ones(SOUND_ROWS), left)
+        if device is None:
+            out = np.empty((SOUND_ROWS, len(brief.values)), dtype=np.int16)
+            multiply(left, brief.values, out)
+            products = (out.astype(np.int32) << 16).view(np.float32).astype(np.float64)
+        else:
+            with full_sums():
+                made = on_device(left, device) @ on_device(brief.values, device).T
+                products = made.double().cpu().numpy()
+        products = products[:, :SOUND_ROWS]
+        squares = np.square(rows).sum(axis=1)
+        true = (squares[:, None] + squares - 2 * rows @ rows.T - 1.0) / 2
+        most = np.array(
+            [[most_above(brief, p, brief, q, 1.0, columns) for q in order] for p in order]
+        )
+        rounding = 2.0**-8 * np.abs(products) + 1e-9 * squares.max()
         if np.any(products - rounding > true) or np.any(products + rounding + most < true):
             return False
     return True

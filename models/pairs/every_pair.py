@@ -17,6 +17,7 @@ from models.pairs.bfloat16 import (
     BriefRows,
     centre_of,
     full_sums,
+    hold_thread,
     limit_left,
     load_left,
     most_above,
@@ -43,6 +44,7 @@ class _Tile:
     """Memory of one thread."""
 
     def __init__(self, width: int) -> None:
+        hold_thread()
         self.left = np.zeros((ROWS, width), dtype=np.int16)
         self.product = np.empty(ROWS * COLUMNS, dtype=np.int16)
         self.first = np.empty(ROWS * COLUMNS, dtype=np.int32)
@@ -185,8 +187,11 @@ def _is_within(a, b, brief_a, brief_b, p, q, value, search, work):  # type: igno
 
 def scan_on_device(
     a: Side, b: Side, record: DensityRecord, search: Search, device: torch.device
-) -> NDArray[np.int64]:
-    """Do the same with products on a GPU; what is negative comes back and is looked at here."""
+) -> NDArray[np.int64] | None:
+    """Do the same with products on a GPU; what is negative comes back and is looked at here.
+
+    None where the rows do not fit into its memory: nothing has been recorded then.
+    """
     import torch
 
     centre = centre_of(a.rows)
@@ -195,7 +200,10 @@ def scan_on_device(
     limit = search.radius * search.radius
     n_a, n_b = len(a.order), len(b.order)
     work = np.zeros(2, dtype=np.int64)
-    right = on_device(brief_b.values[:n_b], device)
+    try:
+        right = on_device(brief_b.values[:n_b], device)
+    except torch.OutOfMemoryError:
+        return None
     with full_sums():
         for start in range(0, n_a, DEVICE_ROWS):
             members = np.arange(start, min(start + DEVICE_ROWS, n_a))

@@ -130,6 +130,8 @@ class Projection:
 
 
 FAR = 2.0**30
+CUT = FAR * FAR
+"""Rows whose squared length reaches this may have been cut: no bound from above holds for them."""
 ROUNDING = 2.0**-20
 """Bound of the coordinates' error relative to a row's length: the rounding to float32 (2^-24), and
 the square root of the difference of two squares in float64 (2^-20 at 10,000 columns)."""

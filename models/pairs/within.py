@@ -25,11 +25,12 @@ from models.pairs.products import (
     margin,
     squared_distance,
 )
-from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection
+from models.pairs.projection import CUT, EXACT, MULTIPLY_ADD, Projection
 from models.pairs.sides import Side, box_distance, load, load_one, row_distance
 from models.workers import Workers
 
 GROUP_LEAVES = QUERY_ROWS // LEAF_ROWS
+SAMPLED_LEAVES, EVERY_SHARE = 64, 0.5  # where boxes leave more over, every pair is cheaper
 SLACK = 1e-9  # relative; what float64 can do to a bound
 
 
@@ -302,9 +303,9 @@ def _accept(a, b, full, found, search, density, buffers, targets, n_pairs, work)
             if root_a == root_b or (root_a == joined_first and root_b == joined_second):
                 continue
         within = False
-        if full:  # the product alone may prove it
-            sizes = np.float64(buffers.queries.squares[i]) + targets.squares[j] + limit
-            within = hits.value[h] < -error * sizes
+        squares = np.float64(buffers.queries.squares[i]), np.float64(targets.squares[j])
+        if full and limit >= TINY and max(squares) < CUT:  # the product alone may prove it
+            within = hits.value[h] < -error * (squares[0] + squares[1] + limit)
         if not within:
             work[1] += 1
             d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], search.limit)
@@ -316,6 +317,20 @@ def _accept(a, b, full, found, search, density, buffers, targets, n_pairs, work)
             if both_core:
                 joined_first, joined_second = root_a, root_b
     return n_pairs
+
+
+@compiled
+def _share_in_reach(a, b, radius):  # type: ignore[no-untyped-def]
+    """Share of pairs of leaves whose boxes are within reach, by some leaves of a."""
+    n_a, n_b = len(a.starts) - 1, len(b.starts) - 1
+    near, seen = 0, 0
+    for i in range(0, n_a, max(1, n_a // SAMPLED_LEAVES)):
+        for j in range(n_b):
+            reach = radius + a.error[i] + b.error[j]
+            limit = reach * reach
+            near += box_distance(a.low[i], a.high[i], b.low[j], b.high[j], limit) <= limit
+            seen += 1
+    return near / max(1, seen)
 
 
 def scan_within(
@@ -338,11 +353,14 @@ def scan_within(
     ndarray of int64, shape (2,)
         Pairs multiplied, and pairs measured in float64.
     """
-    if search.dense_share <= 0 and bfloat16.pays(len(a.order) * len(b.order)):
+    many = bfloat16.pays(len(a.order) * len(b.order), a.rows.shape[1])
+    if search.dense_share <= 0 and many and _share_in_reach(a, b, search.radius) > EVERY_SHARE:
         device = bfloat16.gpu()
-        if device is not None:
-            return scan_on_device(a, b, record, search, device)
-        return scan_every_pair(a, b, record, search, workers)
+        if device is None:
+            return scan_every_pair(a, b, record, search, workers)
+        done = scan_on_device(a, b, record, search, device)
+        if done is not None:
+            return done
     local = threading.local()
     nothing = np.zeros(2, dtype=np.int64)
     n_a, n_b = len(a.starts) - 1, len(b.starts) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -68,7 +69,8 @@ class Served:
     def kill(self) -> None:
         """Worker, server and what started them, all at once and without a word."""
         for process in [psutil.Process(self.serve.pid), *self.processes()]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.serve.wait()
 
     def stop(self) -> None:

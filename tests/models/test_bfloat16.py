@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sklearn.cluster
@@ -22,6 +24,10 @@ from models.pairs.within import Search, scan_within
 from models.workers import ThreadWorkers
 
 Rows = NDArray[np.floating]
+ON_A_GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+)
 KINDS = ("isotropic", "heavy tails", "near-duplicates", "a pile", "far from zero", "one column")
 
 
@@ -113,6 +119,27 @@ def test_pairs_at_the_radius_itself_belong_to_it(seed: int, dim: int, min_sample
         assert np.array_equal(labels, peer.fit(rows.astype(np.float64)).labels_)
 
 
+OUTLIERS = 0.1 + np.array([70, -70, 140, -140, 280, -280, 500, -500.0])
+BY_HAND = {
+    "far beyond the usual length": (np.r_[np.full(25, 0.1), OUTLIERS], 50.0),
+    "a radius whose square is lost in float32": (np.array([0, 3e-16, 1, -1, 2, -2, 3, -3]), 1e-16),
+}
+
+
+@pytest.mark.parametrize("scan", [scan_every_pair, scan_within])
+@pytest.mark.parametrize("case", BY_HAND)
+def test_what_products_cannot_tell_is_measured(
+    case: str, scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bfloat16, "available", lambda: False)  # of scan_within
+    rows, eps = BY_HAND[case][0][:, None], BY_HAND[case][1]
+    side, projection = side_of(rows)
+    record = DensityRecord(len(rows), 2)
+    scan(side, side, record, Search.of(eps, projection), ThreadWorkers(1))
+    peer = sklearn.cluster.DBSCAN(eps=eps, min_samples=2, algorithm="brute")
+    assert np.array_equal(label_rows(record, side.order).labels, peer.fit(rows).labels_)
+
+
 def test_pairs_of_two_sides_are_found_as_those_of_one() -> None:
     rows = made("heavy tails", 1500)
     projection = Projection.fit(sample_rows(rows), 4.0)
@@ -127,7 +154,7 @@ def test_pairs_of_two_sides_are_found_as_those_of_one() -> None:
     assert np.array_equal(labels, peer.fit(rows.astype(np.float64)).labels_)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_A_GPU)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_device_finds_the_same_pairs(kind: str, device: str) -> None:
     rows = made(kind, 2500)
@@ -158,6 +185,21 @@ def test_it_is_chosen_where_boxes_prune_nothing(monkeypatch: pytest.MonkeyPatch)
         answers.append(label_rows(record, side.order).labels)
         assert bool(called) is available
     assert np.array_equal(*answers)
+
+
+def test_it_is_not_chosen_where_boxes_prune_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_called(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(within, "scan_every_pair", not_called)
+    monkeypatch.setattr(bfloat16, "available", lambda: True)
+    rng = np.random.default_rng(0)
+    flat = rng.uniform(0, 1000, (3000, 2))
+    in_space = np.concatenate([flat, np.zeros((3000, 38))], axis=1)
+    for rows in (flat, in_space):
+        side, projection = side_of(rows)
+        search = Search.of(5.0, projection)._replace(dense_share=0.0)
+        scan_within(side, side, DensityRecord(len(rows), 5), search, ThreadWorkers(1))
 
 
 def test_hardware_that_rounds_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,11 +136,6 @@ class PublishedTiles:
             )
         self._row: npt.NDArray[np.int64] = self.table["pixels_index"].to_numpy()
         self._uris, self._uri_number = _numbered(self.table["pixels_uri"])
-        if np.any((np.diff(self._uri_number) == 0) & (np.diff(self._row) == 0)):
-            raise ShardError(
-                f"{self._uri}: the manifest names the same pixels twice. It was altered: run again "
-                "to publish it."
-            )
         self.size_px, block_rows = 0, 1
         if self._uris:
             first = self.array(self._uris[0])
@@ -269,6 +264,11 @@ class PublishedTiles:
             raise ShardError(
                 f"{self._uri}/{uri} holds {array.shape[0]} tiles, and the manifest names row "
                 f"{last if first >= 0 else first}. It was altered: run again to publish it."
+            )
+        if np.any(np.diff(rows) == 0):
+            raise ShardError(
+                f"{self._uri}: the manifest names a tile of {uri} twice. It was altered: run again "
+                "to publish it."
             )
         span = last - first + 1
         whole = span <= _rows_at_once(array)

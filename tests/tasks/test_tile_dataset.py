@@ -367,6 +367,18 @@ def test_a_manifest_cannot_lead_out_of_its_workspace(altered: Workspace, uri: st
         TileDataset(altered.uri)
 
 
+def test_a_manifest_that_names_a_tile_twice_is_refused(altered: Workspace) -> None:
+    table = read_manifest(altered)
+    rows = table["pixels_index"].to_pylist()
+    twice = [rows[0] if row == rows[1] else row for row in rows]
+    place = table.schema.get_field_index("pixels_index")
+    changed = table.set_column(place, "pixels_index", [twice]).drop_columns("split")
+    altered.fs.rm(altered.path("manifest"), recursive=True)
+    altered.write_table("manifest/split=train/p.parquet", changed)
+    with pytest.raises(ShardError, match="twice"):
+        list(TileDataset(altered.uri, target=None).stream(8))
+
+
 @pytest.mark.parametrize(
     "change", [{"shape": [36, 9000, 9000]}, {"data_type": "float32"}, {"shape": [36, 32, 16]}]
 )

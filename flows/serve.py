@@ -15,12 +15,13 @@ from types import FrameType
 from typing import Any
 
 from flows import watch
-from storage.errors import InputError, MammosiftError
+from flows.server_process import end, wait_until_healthy
+from storage.errors import InputError
 
 POOL = "mammosift"
 FILMS, ENCODER, EMBEDDINGS = "films", "encoder", "embeddings"
 REVIEW, COLLECTION, EXPERIMENT = "review", "collection", "experiment"
-STARTUP_TIMEOUT_S = 180
+STARTUP_TIMEOUT_S, STOP_S = 180, 15
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,7 +68,7 @@ def serve_all(*, host: str, port: int) -> int:
     children: list[subprocess.Popen[bytes]] = []
     try:
         children.append(_prefect("server", "start", "--host", host, "--port", str(port)))
-        _wait_until_healthy(url, children[0])
+        wait_until_healthy(children[0], f"{url}/api", STARTUP_TIMEOUT_S)
         register()
         watch.register()
         children.append(_prefect("worker", "start", "--pool", POOL, "--type", "process"))
@@ -78,7 +79,7 @@ def serve_all(*, host: str, port: int) -> int:
         return 0
     finally:
         for child in reversed(children):
-            _end(child)
+            end(child, STOP_S)
     print("mammosift: the server or the worker ended by itself; see its messages above.")
     return 1
 
@@ -180,31 +181,6 @@ def _refuse_if_taken(host: str, port: int) -> None:
 
 def _prefect(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "prefect", *arguments])
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    import httpx
-
-    deadline = time.monotonic() + STARTUP_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise MammosiftError("the Prefect server ended at once; its messages above say why.")
-        try:
-            if httpx.get(f"{url}/api/health", timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise MammosiftError(f"the Prefect server did not answer within {STARTUP_TIMEOUT_S} s.")
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            child.kill()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

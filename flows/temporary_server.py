@@ -14,14 +14,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import psutil
 
-from storage.errors import MammosiftError
+from flows.server_process import end, wait_until_healthy
 
 _WATCH = """
 import os, signal, sys
@@ -73,40 +72,17 @@ def start() -> Callable[[], None]:
         env=os.environ | AS_PREFECT_DOES | settings.to_environment_variables(exclude_unset=True),
     )  # fmt: skip
     end_with_this_process()
-    atexit.register(_stop, process)  # runs after what Prefect registers later: it sends its logs
+    atexit.register(
+        end, process, STOP_S
+    )  # runs after what Prefect registers later: it sends its logs
     return partial(_use, process, f"http://127.0.0.1:{port}/api")
 
 
 def _use(process: subprocess.Popen[bytes], url: str) -> None:
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-    _wait_until_healthy(process, url)
+    wait_until_healthy(process, url, STARTUP_S)
     _settings.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}))
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
-    import httpx
-
-    by = time.monotonic() + STARTUP_S
-    while time.monotonic() < by:
-        if process.poll() is not None:
-            raise MammosiftError("Prefect's server ended as it started; its messages say why.")
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health").status_code == 200 and process.poll() is None:
-                return
-        time.sleep(0.1)
-    raise MammosiftError(f"Prefect's server did not answer within {STARTUP_S} s.")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def end_with_this_process() -> None:
@@ -177,7 +153,7 @@ def _is_dead(process: psutil.Process) -> bool:
 
 @atexit.register
 def _dismiss() -> None:
-    """Let the watchers end; by now Prefect stops its server itself."""
+    """Let the watchers end: a process that ends by itself ends its server, too."""
     while _watchers:
         _, watcher = _watchers.popitem()
         if watcher.stdin is not None:

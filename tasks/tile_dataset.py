@@ -1,8 +1,8 @@
 """Tiles of a manifest for PyTorch: by number (`TileDataset`) and as a stream (`TileStream`).
 
 The stream reads whole Zarr shards, each once an epoch, by one rank and one worker; a background
-thread reads the next while the last is given out. Access by number reads the chunks
-that it needs and keeps the latest.
+thread reads the next while the last is given out. Access by number reads the chunks that it needs
+and keeps the latest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -470,11 +470,10 @@ class TileLoader:
             tiles = self._stream._tiles_in(PARCEL_BYTES, 2)
             ring = _Ring(self._workers, self._slots, tiles, data.size_px, self._context)
             self._parcels.ring = ring
-        gc.freeze()  # or the first collection in a worker copies every page that it shares with us
-        try:
+        if ring is not None:
+            ring.begin_epoch()
+        with _forking() if self._workers else nullcontext():
             made_by_workers = iter(self._loader)
-        finally:
-            gc.unfreeze()
         for made in made_by_workers:
             if isinstance(made, _Parcel) and ring is not None:
                 yield from self._unpacked(ring, made)
@@ -493,14 +492,27 @@ class TileLoader:
                     batch["pixels"] = batch["pixels"].pin_memory()
                 yield from _cut(batch, size)
         finally:
-            ring.free[parcel.worker].put(parcel.slot)
+            ring.free[parcel.worker].put((parcel.epoch, parcel.slot))
+
+
+@contextmanager
+def _forking() -> Iterator[None]:
+    """Fork inside: else a process's first collection copies every page that it shares with us."""
+    frozen_before = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_before:
+            gc.unfreeze()
 
 
 @dataclass(frozen=True)
 class _Parcel:
-    """Where in the ring a worker has put tiles, and their numbers."""
+    """Where in the ring a worker has put tiles, in which epoch, and their numbers."""
 
     worker: int
+    epoch: int
     slot: int
     indices: npt.NDArray[np.int64]
 
@@ -509,25 +521,36 @@ class _Ring:
     """Shared memory that workers fill with tiles again and again, some slots each.
 
     Memory that is new costs more than what is written to it. A slot is free again when its tiles
-    have been made into a batch.
+    have been made into a batch, and at the latest when the next epoch begins: one that is left
+    early never unpacks what is under way.
     """
 
     def __init__(self, workers: int, slots: int, tiles: int, size_px: int, context: Any) -> None:
         shape = (workers, slots, tiles, size_px, size_px)
         self.pixels = _shared(shape, torch.uint16)
         self.free = [context.SimpleQueue() for _ in range(workers)]
-        for queue in self.free:
-            for slot in range(slots):
-                queue.put(slot)
+        self.epoch = _shared((), torch.int64).zero_()
 
-    def put(self, worker: int, indices: list[int], tiles: list[Tile]) -> _Parcel | None:
-        """Put tiles into a slot of a worker; None where none is free."""
-        if self.free[worker].empty():
+    def begin_epoch(self) -> None:
+        """Let all slots be free: those of the epochs before are no longer used."""
+        self.epoch += 1
+        for queue in self.free:
+            for slot in range(self.pixels.shape[1]):
+                queue.put((int(self.epoch), slot))
+
+    def put(self, worker: int, epoch: int, indices: list[int], tiles: list[Tile]) -> _Parcel | None:
+        """Put tiles into a slot of a worker; None where none of the epoch is free."""
+        of_epoch, slot = -1, -1
+        while of_epoch < epoch:
+            if self.free[worker].empty():
+                return None
+            of_epoch, slot = self.free[worker].get()
+        if of_epoch > epoch:  # the next has begun, and we are still at this one
+            self.free[worker].put((of_epoch, slot))
             return None
-        slot = int(self.free[worker].get())
         for place, tile in zip(self.pixels[worker, slot].numpy(), tiles, strict=False):
             place[...] = tile
-        return _Parcel(worker, slot, np.array(indices, np.int64))
+        return _Parcel(worker, epoch, slot, np.array(indices, np.int64))
 
     def take(self, parcel: _Parcel) -> list[Tile]:
         """Tiles of a parcel, not copied."""
@@ -546,8 +569,9 @@ class _Parcels(IterableDataset[Any]):
         if worker is None or self.ring is None:
             yield from self.stream._made(PORTION_BYTES if worker is None else PARCEL_BYTES)
             return
+        epoch = int(self.ring.epoch)
         for indices, tiles in self.stream._portions(self.stream._tiles_in(PARCEL_BYTES, 2)):
-            parcel = self.ring.put(worker.id, indices, tiles)
+            parcel = self.ring.put(worker.id, epoch, indices, tiles)
             made = parcel or self.stream.dataset._batch(tiles, np.array(indices, np.int64))
             tiles.clear()
             yield made

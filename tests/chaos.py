@@ -356,7 +356,7 @@ SERVED = {
     "Prefect server, worker, flow and Dask workers killed": ServedKind(ServedRun.kill_all),
     "flow process of the Prefect worker killed": ServedKind(ServedRun.kill_flow),
 }
-GROUPS: tuple[dict[str, Kind | ServedKind], ...] = ({**BY_ITSELF}, {**ON_WHAT_STANDS}, {**SERVED})
+GROUPS = tuple(tuple(kinds) for kinds in (BY_ITSELF, ON_WHAT_STANDS, SERVED))
 """Kinds that befall the same run; the groups take turns."""
 FAULTS = BY_ITSELF | ON_WHAT_STANDS | SERVED
 

@@ -42,7 +42,7 @@ SIGNS = np.int64(np.uint64(0x8000800080008000).astype(np.int64))  # of four numb
 
 
 class BriefRows(NamedTuple):
-    """Rows as the right factor of products, by position; see `left_of` for the other.
+    """Rows as the right factor of products, by position; see `load_left` for the other.
 
     Parameters
     ----------

@@ -58,9 +58,7 @@ def scan_every_pair(
 
     Holds twice the bytes of `bfloat16.BriefRows`: about as many as rows of float32 have.
     """
-    centre = centre_of(a.rows)
-    brief_a = BriefRows.of(a.rows, a.order, centre, search.scale)
-    brief_b = brief_a if a is b else BriefRows.of(b.rows, b.order, centre, search.scale)
+    brief_a, brief_b = _rounded(a, b, search)
     local = threading.local()
     limit = search.radius * search.radius
 
@@ -96,6 +94,12 @@ def scan_every_pair(
         near = [(s, s, min(s + ROWS, n_a)) for s in range(0, n_a, ROWS)]
         far = [(s, s + ROWS, n_a) for s in range(0, n_a - ROWS, ROWS)]
         return sum(workers.map(run, far), sum(workers.map(run, near), nothing))
+
+
+def _rounded(a: Side, b: Side, search: Search) -> tuple[BriefRows, BriefRows]:
+    centre = centre_of(a.rows)
+    brief = BriefRows.of(a.rows, a.order, centre, search.scale)
+    return brief, brief if a is b else BriefRows.of(b.rows, b.order, centre, search.scale)
 
 
 @compiled
@@ -194,9 +198,7 @@ def scan_on_device(
     """
     import torch
 
-    centre = centre_of(a.rows)
-    brief_a = BriefRows.of(a.rows, a.order, centre, search.scale)
-    brief_b = brief_a if a is b else BriefRows.of(b.rows, b.order, centre, search.scale)
+    brief_a, brief_b = _rounded(a, b, search)
     limit = search.radius * search.radius
     n_a, n_b = len(a.order), len(b.order)
     work = np.zeros(2, dtype=np.int64)

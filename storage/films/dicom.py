@@ -352,7 +352,7 @@ def _check_syntax(picture: _Picture, source: str) -> None:
     try:
         available = get_decoder(UID(picture.syntax or "")).available_plugins
         usable = any(name in available for name in _PLUGINS)
-    except NotImplementedError:
+    except NotImplementedError:  # how pydicom says that it does not know the syntax
         usable = False
     if not usable:
         raise UnsupportedFilm(

@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -409,14 +410,23 @@ def test_an_epoch_that_was_left_early_costs_the_next_one_nothing(
     data = TileDataset(blocks, dtype="uint16")
     expected = plain(blocks, data.table)
     loader = data.stream(5).loader(num_workers=1, persistent_workers=persistent)
-    for _ in range(4):
+    in_new_memory: list[int] = []
+    cut = tile_dataset._cut
+
+    def seen_cut(made: Any, size: int | None) -> Any:
+        in_new_memory.append(len(made["index"]) > 5)  # a batch of the ring is cut alone
+        return cut(made, size)
+
+    for _ in range(6):
         next(iter(loader))
+    monkeypatch.setattr(tile_dataset, "_cut", seen_cut)
     for _ in range(2):
         indices = []
         for batch in loader:
             indices += batch["index"].tolist()
             np.testing.assert_array_equal(batch["pixels"][:, 0].numpy(), expected[batch["index"]])
         assert sorted(indices) == list(range(len(data)))
+    assert not any(in_new_memory), "all slots of the ring are free again"
 
 
 def test_workers_may_be_spawned(blocks: Path) -> None:

@@ -18,6 +18,7 @@ from models.pairs.products import (
     QUERY_ROWS,
     STRIP,
     TILE_ROWS,
+    TINY,
     Hits,
     Queries,
     Targets,
@@ -28,7 +29,7 @@ from models.pairs.products import (
     squared_distance,
 )
 from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection, Rows, sample_rows
-from models.pairs.sides import Side, box_distance, load, load_one, row_distance
+from models.pairs.sides import Side, box_distance, load, load_some, near_box
 from models.workers import Workers
 
 REACH_SHARES = (0.0, 0.4, 0.65, 0.8, 0.9, 0.96, 1.0)
@@ -195,34 +196,36 @@ def _nearest_of_group(  # type: ignore[no-untyped-def]
         else:
             radius = reach + error + b.error[leaf]
             row_limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
-            for p in range(b.starts[leaf], b.starts[leaf + 1]):
-                if row_distance(b.coordinates[p], low, high, row_limit) <= row_limit:
-                    load_one(b, p, scale, full, 0.0, queries.centre, targets, n_targets)
-                    n_targets += 1
+            start, stop = b.starts[leaf], b.starts[leaf + 1]
+            n_targets = near_box(
+                b.coordinates, start, stop, low, high, row_limit, targets.positions, n_targets
+            )
         if n_targets < TILE_ROWS and not finished:
             continue
         if n_targets > 0:
+            load_some(b, scale, full, 0.0, queries.centre, targets, 0, n_targets)
             work[0] += n_queries * n_targets
+            off = 0.0 if full else error + worst  # by which coordinates may show too much
             if opening:
                 found = _nearest_of_tile(
                     queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
                 )
             else:
-                _limit(full, error + worst, queries, n_queries, a, squares, scale, limits)
+                _limit(full, off, queries, n_queries, a, squares, scale, limits)
                 width = columns if full else a.coordinates.shape[1]
                 found = find_hits(queries, n_queries, targets, n_targets, width, hits)
                 if not full and found > dense_share * n_queries * n_targets:
-                    full = True
+                    full, off = True, 0.0
                     load(a, scale, full, queries, n_queries)
-                    for at in range(n_targets):
-                        p = targets.positions[at]
-                        load_one(b, p, scale, full, 0.0, queries.centre, targets, at)
-                    _limit(full, 0.0, queries, n_queries, a, squares, scale, limits)
+                    load_some(b, scale, full, 0.0, queries.centre, targets, 0, n_targets)
+                    _limit(full, off, queries, n_queries, a, squares, scale, limits)
                     found = find_hits(queries, n_queries, targets, n_targets, columns, hits)
                     work[0] += n_queries * n_targets
                     tiles_full = patience
                     patience *= 2
-            work[1] += _insert(a, b, found, queries, targets, hits, squares, places)
+            work[1] += _insert(
+                a, b, found, queries, targets, hits, squares, places, opening, off, scale, limits
+            )
             reach = _reach(squares, members, scale)
             tiles_full -= 1
             if full and tiles_full == 0 and dense_share > 0.0 and not opening:
@@ -309,21 +312,35 @@ def _limit(full, error, queries, n_queries, a, squares, scale, limits):  # type:
     columns = a.rows.shape[1] if full else a.coordinates.shape[1]
     for i in range(n_queries):
         square = squares[queries.positions[i], -1]
-        radius = np.sqrt(square) * scale + (0.0 if full else error)
         # a row that has k at no distance at all is done: equal rows would come without end
-        limits[i] = radius * radius if square > 0.0 else -1.0
+        limits[i] = _limit_of(square, error, scale) if square > 0.0 else -1.0
     limit_queries(queries, n_queries, columns, limits[:n_queries])
 
 
 @compiled
-def _insert(a, b, found, queries, targets, hits, squares, places):  # type: ignore[no-untyped-def]
-    """Measure the hits and put them where they belong; how many were measured."""
+def _insert(  # type: ignore[no-untyped-def]
+    a, b, found, queries, targets, hits, squares, places, opening, error, scale, limits
+):
+    """Measure the hits and put them where they belong; how many were measured.
+
+    As a query's neighbours come nearer, what its product has shown rules further hits out.
+    """
     k = squares.shape[1]
+    rows_a, order_a, rows_b, order_b, offset = a.rows, a.order, b.rows, b.order, b.offset
+    queried, asked = queries.positions, targets.positions
+    hit_query, hit_target, hit_value = hits.query, hits.target, hits.value
+    measured, last, least = 0, -1, np.inf
     for h in range(found):
-        p, q = queries.positions[hits.query[h]], targets.positions[hits.target[h]]
+        i = hit_query[h]
+        p, q = queried[i], asked[hit_target[h]]
+        if i != last:
+            last, least = i, np.inf
+        if hit_value[h] >= least:
+            continue
         worst = squares[p, k - 1]
-        d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], worst)
-        if d >= worst or _is_in(squares[p], places[p], d, q + b.offset):
+        measured += 1
+        d = squared_distance(rows_a[order_a[p]], rows_b[order_b[q]], worst)
+        if d >= worst or _is_in(squares[p], places[p], d, q + offset):
             continue
         at = k - 1
         while at > 0 and squares[p, at - 1] > d:
@@ -331,8 +348,17 @@ def _insert(a, b, found, queries, targets, hits, squares, places):  # type: igno
             places[p, at] = places[p, at - 1]
             at -= 1
         squares[p, at] = d
-        places[p, at] = q + b.offset
-    return found
+        places[p, at] = q + offset
+        if not opening:
+            least = _limit_of(squares[p, k - 1], error, scale) - min(max(limits[i], TINY), HUGE)
+    return measured
+
+
+@compiled
+def _limit_of(square, error, scale):  # type: ignore[no-untyped-def]
+    """Square, in units, that coordinates may show for a pair of this squared distance."""
+    radius = np.sqrt(square) * scale + error
+    return radius * radius
 
 
 @compiled

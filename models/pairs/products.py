@@ -23,6 +23,9 @@ QUERY_ROWS = 256
 TILE_ROWS = 512
 STRIP = 64  # a tile's width is a multiple of this; a strip without hits costs one branch
 
+WORDS = STRIP // 2
+SIGNS = np.uint64(0x8000000080000000)
+
 ROOM = QUERY_ROWS * (TILE_ROWS + LEAF_ROWS)  # pairs of one tile at most
 
 UNIT = 2.0**-24
@@ -118,6 +121,11 @@ def compiled(function: Any) -> Any:
     return njit(nogil=True, cache=True)(function)
 
 
+def summing(function: Any) -> Any:
+    """Compile as `compiled` does, with sums in whatever order is fast: their bounds allow any."""
+    return njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function)
+
+
 @compiled
 def margin(columns):  # type: ignore[no-untyped-def]
     """Bound of the product's rounding, relative to ``|x|^2 + |y|^2`` and the limit.
@@ -128,7 +136,7 @@ def margin(columns):  # type: ignore[no-untyped-def]
     return (3 * (columns + 2) + 10) * UNIT
 
 
-@compiled
+@summing
 def load_queries(values, order, scale, queries, n_queries):  # type: ignore[no-untyped-def]
     """Centre the rows at ``queries.positions`` into ``queries.x``, (n_queries, columns + 2).
 
@@ -173,23 +181,25 @@ def limit_queries(queries, n_queries, columns, limits):  # type: ignore[no-untyp
         queries.x[i * width + columns + 1] = queries.squares[i] * (1.0 - error) - limit
 
 
-@compiled
-def load_target(values, row_number, position, scale, limit, centre, targets, at):  # type: ignore[no-untyped-def]
-    """Centre one row of values into place ``at`` of ``targets.y``."""
+@summing
+def load_targets(values, order, scale, limit, centre, targets, first, last):  # type: ignore[no-untyped-def]
+    """Centre the rows at ``targets.positions``, places first up to last, into ``targets.y``."""
     columns = values.shape[1]
     width = columns + 2
-    row = values[row_number]
-    out = targets.y[at * width : (at + 1) * width]
-    square = np.float32(0.0)
-    for k in range(columns):
-        value = np.float32(max(-FAR, min(FAR, (row[k] - centre[k]) * scale)))
-        out[k] = value
-        square += value * value
-    targets.squares[at] = square
-    targets.positions[at] = position
+    y, squares, positions = targets
     error = margin(columns)
-    out[columns] = square * (1.0 - error) - limit * (1.0 + error)
-    out[columns + 1] = 1.0
+    less = limit * (1.0 + error)
+    for at in range(first, last):
+        row = values[order[positions[at]]]
+        out = y[at * width : (at + 1) * width]
+        square = np.float32(0.0)
+        for k in range(columns):
+            value = np.float32(max(-FAR, min(FAR, (row[k] - centre[k]) * scale)))
+            out[k] = value
+            square += value * value
+        squares[at] = square
+        out[columns] = square * (1.0 - error) - less
+        out[columns + 1] = 1.0
 
 
 @compiled
@@ -204,27 +214,34 @@ def find_hits(queries, n_queries, targets, n_targets, columns, hits):  # type: i
     y = targets.y[: padded * width].reshape(padded, width)
     product = hits.product[: n_queries * padded].reshape(n_queries, padded)
     np.dot(x, y.T, product)
-    bits = product.view(np.int32)  # the sign bit: scanned four times as fast as floats
+    # the signs of two entries a word, a strip a row: scanned far faster than floats
+    signs = hits.product[: n_queries * padded].view(np.uint64).reshape(-1, WORDS)
+    strips = padded // STRIP
     found = 0
-    for i in range(n_queries):
-        for strip in range(0, padded, STRIP):
-            any_sign = np.int32(0)
-            for j in range(strip, strip + STRIP):
-                any_sign |= bits[i, j]
-            if any_sign < 0:
-                for j in range(strip, strip + STRIP):
-                    if bits[i, j] < 0:
-                        hits.query[found] = i
-                        hits.target[found] = j
-                        hits.value[found] = product[i, j]
-                        found += 1
+    for line in range(len(signs)):
+        words = signs[line]
+        any_word = np.uint64(0)
+        for w in range(WORDS):
+            any_word |= words[w]
+        if any_word & SIGNS == 0:
+            continue
+        i, first = line // strips, line % strips * STRIP
+        for w in range(WORDS):
+            if words[w] & SIGNS == 0:
+                continue
+            for j in range(first + 2 * w, first + 2 * w + 2):
+                if product[i, j] <= 0.0:  # -0 too
+                    hits.query[found] = i
+                    hits.target[found] = j
+                    hits.value[found] = product[i, j]
+                    found += 1
     return found
 
 
 HEAD = 64  # columns: most pairs that are far apart show it there
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@summing
 def squared_distance(a, b, limit):  # type: ignore[no-untyped-def]
     """Squared distance of two rows in float64; where it exceeds the limit, a part that does too."""
     total = 0.0

@@ -17,7 +17,7 @@ CHUNK_VALUES = 1 << 17  # 1 MB of float64
 # of one pair, in nanoseconds on one core of 2021: only their ratios matter, and only for speed
 MULTIPLY_ADD = 0.026
 SCAN = 0.2
-EXACT = 200.0
+EXACT = 80.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pairs.leaves import Leaves
-from models.pairs.products import HUGE, compiled, load_queries, load_target
+from models.pairs.products import HUGE, compiled, load_queries, load_targets, summing
 
 
 class Side(NamedTuple):
@@ -67,21 +67,24 @@ def box_distance(low_a, high_a, low_b, high_b, limit):  # type: ignore[no-untype
     return total
 
 
-@compiled
-def row_distance(row, low, high, limit):  # type: ignore[no-untyped-def]
-    """Squared distance of a row to a box; where it exceeds the limit, a part that does too."""
+@summing
+def row_distance(row, low, high):  # type: ignore[no-untyped-def]
+    """Squared distance of a row to a box."""
     total = np.float32(0.0)
-    columns = len(row)
-    start = 0
-    while start < columns:
-        stop = min(columns, start + 8)
-        for k in range(start, stop):
-            gap = max(max(low[k] - row[k], row[k] - high[k]), np.float32(0.0))
-            total += gap * gap
-        if total > limit:
-            break
-        start = stop
+    for k in range(len(row)):
+        gap = max(max(low[k] - row[k], row[k] - high[k]), np.float32(0.0))
+        total += gap * gap
     return total
+
+
+@summing
+def near_box(coordinates, start, stop, low, high, limit, positions, found):  # type: ignore[no-untyped-def]
+    """Append the positions, start up to stop, of rows near a box; how many there are then."""
+    for p in range(start, stop):
+        if row_distance(coordinates[p], low, high) <= limit:
+            positions[found] = p
+            found += 1
+    return found
 
 
 @compiled
@@ -94,13 +97,12 @@ def load(side, scale, full, queries, n_queries):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def load_one(side, position, scale, full, limit, centre, targets, at):  # type: ignore[no-untyped-def]
-    """Load a target of a side: all columns, or the coordinates; see `load_target`."""
+def load_some(side, scale, full, limit, centre, targets, first, last):  # type: ignore[no-untyped-def]
+    """Load targets of a side: all columns, or the coordinates; see `load_targets`."""
     if full:
-        row = side.order[position]
-        load_target(side.rows, row, position, scale, limit, centre, targets, at)
+        load_targets(side.rows, side.order, scale, limit, centre, targets, first, last)
     else:
-        load_target(side.coordinates, position, position, 1.0, limit, centre, targets, at)
+        load_targets(side.coordinates, side.itself, 1.0, limit, centre, targets, first, last)
 
 
 @compiled
@@ -108,11 +110,11 @@ def reaching(side, rows, squares, scale, low, high, error):  # type: ignore[no-u
     """Rows (positions in a side) whose reach, given as squared distance, leads into a box."""
     chosen = np.empty(len(rows), dtype=np.int64)
     found = 0
-    leaf_rows = side.starts[1]
+    leaf_rows, coordinates, errors = side.starts[1], side.coordinates, side.error
     for p, square in zip(rows, squares):  # noqa: B905  compiled: zip has no strict
-        radius = np.sqrt(square) * scale + side.error[p // leaf_rows] + error
+        radius = np.sqrt(square) * scale + errors[p // leaf_rows] + error
         limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
-        if row_distance(side.coordinates[p], low, high, limit) <= limit:
+        if row_distance(coordinates[p], low, high) <= limit:
             chosen[found] = p
             found += 1
     return chosen[:found].copy()

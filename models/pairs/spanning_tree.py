@@ -27,7 +27,7 @@ from models.pairs.products import (
     squared_distance,
 )
 from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection
-from models.pairs.sides import Side, box_distance, load, load_one, row_distance
+from models.pairs.sides import Side, box_distance, load, load_some, row_distance
 from models.workers import Workers
 
 SLACK = 1e-6
@@ -331,6 +331,8 @@ def lightest_of_group(  # type: ignore[no-untyped-def]
     for i in range(n_queries):
         if of_a.component[members[i]] != common:
             common = -1
+    component, core = of_b
+    coordinates, positions = b.coordinates, targets.positions
     n_leaves = len(b.starts) - 1
     worst = 0.0
     gaps = np.empty(n_leaves)
@@ -356,14 +358,15 @@ def lightest_of_group(  # type: ignore[no-untyped-def]
             radius = reach + error + b.error[leaf]
             row_limit = np.float32(min(radius * radius * (1.0 + 1e-5), HUGE))
             for p in range(b.starts[leaf], b.starts[leaf + 1]):
-                if of_b.component[p] == common or of_b.core[p] >= top:
+                if component[p] == common or core[p] >= top:
                     continue
-                if row_distance(b.coordinates[p], low, high, row_limit) <= row_limit:
-                    load_one(b, p, scale, full, 0.0, queries.centre, targets, n_targets)
+                if row_distance(coordinates[p], low, high) <= row_limit:
+                    positions[n_targets] = p
                     n_targets += 1
         if n_targets < TILE_ROWS and not finished:
             continue
         if n_targets > 0:
+            load_some(b, scale, full, 0.0, queries.centre, targets, 0, n_targets)
             width = b.rows.shape[1] if full else b.coordinates.shape[1]
             _limit(square, of_a.core, members, scale, 0.0 if full else error + worst, limits)
             limit_queries(queries, n_queries, width, limits[:n_queries])
@@ -371,9 +374,7 @@ def lightest_of_group(  # type: ignore[no-untyped-def]
             if not full and found > dense_share * n_queries * n_targets:
                 full = True
                 load(a, scale, full, queries, n_queries)
-                for at in range(n_targets):
-                    p = targets.positions[at]
-                    load_one(b, p, scale, full, 0.0, queries.centre, targets, at)
+                load_some(b, scale, full, 0.0, queries.centre, targets, 0, n_targets)
                 _limit(square, of_a.core, members, scale, 0.0, limits)
                 limit_queries(queries, n_queries, b.rows.shape[1], limits[:n_queries])
                 found = find_hits(queries, n_queries, targets, n_targets, b.rows.shape[1], hits)

@@ -26,7 +26,7 @@ from models.pairs.products import (
     squared_distance,
 )
 from models.pairs.projection import CUT, EXACT, MULTIPLY_ADD, Projection
-from models.pairs.sides import Side, box_distance, load, load_one, row_distance
+from models.pairs.sides import Side, box_distance, load, load_some, row_distance
 from models.workers import Workers
 
 GROUP_LEAVES = QUERY_ROWS // LEAF_ROWS
@@ -134,6 +134,8 @@ def find_pairs(a, first, last, b, begin, end, full, search, density, buffers, wo
     centre = buffers.queries.centre
     exact = max(search.radius * search.radius * (1.0 + SLACK), TINY)
     n_pairs, n_targets, n_settled = 0, 0, 0
+    coordinates = b.coordinates
+    of_targets, of_settled = buffers.targets.positions, buffers.settled.positions
     leaf = max(begin, first) if same else begin
     while leaf < end and n_pairs == 0:
         own = same and leaf < last
@@ -144,18 +146,25 @@ def find_pairs(a, first, last, b, begin, end, full, search, density, buffers, wo
         if near and not (leaf_settled and n_open == 0):
             goal = exact if full else max(limit, TINY)
             row_limit = np.float32(limit * (1.0 + 1e-5))
+            known_targets, known_settled = n_targets, n_settled
             for p in range(b.starts[leaf], b.starts[leaf + 1]):
                 settled = leaf_settled or _is_settled(density, p + b.offset, root)
                 if settled and n_open == 0:
                     continue
-                if not own and row_distance(b.coordinates[p], low, high, row_limit) > row_limit:
+                if not own and row_distance(coordinates[p], low, high) > row_limit:
                     continue
                 if settled:
-                    load_one(b, p, search.scale, full, goal, centre, buffers.settled, n_settled)
+                    of_settled[n_settled] = p
                     n_settled += 1
                 else:
-                    load_one(b, p, search.scale, full, goal, centre, buffers.targets, n_targets)
+                    of_targets[n_targets] = p
                     n_targets += 1
+            load_some(
+                b, search.scale, full, goal, centre, buffers.targets, known_targets, n_targets
+            )
+            load_some(
+                b, search.scale, full, goal, centre, buffers.settled, known_settled, n_settled
+            )
         leaf += 1
         if max(n_targets, n_settled) < TILE_ROWS and leaf < end:
             continue
@@ -172,8 +181,8 @@ def find_pairs(a, first, last, b, begin, end, full, search, density, buffers, wo
             if found > search.dense_share * n_queries * n_targets:
                 full = True
                 load(a, search.scale, full, buffers.queries, n_queries)
-                _reload(b, search.scale, exact, centre, buffers.targets, n_targets)
-                _reload(b, search.scale, exact, centre, buffers.settled, n_settled)
+                load_some(b, search.scale, full, exact, centre, buffers.targets, 0, n_targets)
+                load_some(b, search.scale, full, exact, centre, buffers.settled, 0, n_settled)
             else:
                 n_pairs = _accept(
                     a, b, full, found, search, density, buffers, buffers.targets, n_pairs, work
@@ -272,13 +281,6 @@ def _leaf_root(side, leaf, density):  # type: ignore[no-untyped-def]
             return -1
     side.uniform[leaf] = True
     return root
-
-
-@compiled
-def _reload(side, scale, exact, centre, targets, n_targets):  # type: ignore[no-untyped-def]
-    """Load the targets again with all their columns."""
-    for at in range(n_targets):
-        load_one(side, targets.positions[at], scale, True, exact, centre, targets, at)
 
 
 @compiled

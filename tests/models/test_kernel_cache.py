@@ -1,0 +1,54 @@
+"""Compiled functions are of the sources that run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import models
+
+SAY = "import models, os; print(os.environ['NUMBA_CACHE_DIR'])"
+DENIED = "import os; os.access = lambda *_, **__: False; "
+"""Root may write anywhere."""
+
+
+def folder(sources: Path, said: str = SAY, **env: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    run = subprocess.run(
+        [sys.executable, "-c", said],
+        env=clean | {"PYTHONPATH": str(sources)} | env,
+        cwd=sources,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return run.stdout.strip()
+
+
+def copied(tmp_path: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    shutil.copy(str(models.__file__), tmp_path / "models" / "__init__.py")
+    (tmp_path / "models" / "kernel.py").write_text("STEP = 1\n")
+    return tmp_path
+
+
+def test_a_changed_source_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    sources = copied(tmp_path)
+    before = folder(sources)
+    assert Path(before).is_relative_to(sources), "beside the sources"
+    assert folder(sources) == before
+    (sources / "models" / "kernel.py").write_text("STEP = 2\n")
+    after = folder(sources, NUMBA_CACHE_DIR=before)
+    assert after != before, "also where the process that starts it still runs the old ones"
+
+
+def test_a_folder_that_the_user_names_is_kept(tmp_path: Path) -> None:
+    assert folder(copied(tmp_path), NUMBA_CACHE_DIR="/elsewhere") == "/elsewhere"
+
+
+def test_sources_that_cannot_be_written_beside_use_the_users_cache(tmp_path: Path) -> None:
+    found = folder(copied(tmp_path), DENIED + SAY, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert Path(found).parent == tmp_path / "cache" / "mammosift"

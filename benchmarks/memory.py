@@ -84,7 +84,8 @@ def main() -> None:
         raw = given.tiles * given.size_px**2 * 2 / 2**30
         say(f"written ({raw:.1f} GiB as uint16)", given.tiles, started)
 
-        source = StoredTiles([workspace.shard("tiles", key).array(PIXELS) for key in sizes])
+        arrays = [workspace.shard("tiles", key).array(PIXELS) for key in sizes]
+        source = StoredTiles([rows_of(array) for array in arrays])
         small = build(SMALL)
         started = time.perf_counter()
         fit(Reconstruction(small), source, FitSettings(max_epochs=1, batch_size=256), seed=0)

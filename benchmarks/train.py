@@ -28,6 +28,7 @@ from models.devices import autocast, autocast_dtype, default_device, threads
 from models.fitting import FitSettings, fit
 from models.objectives import Reconstruction
 from models.tile_source import StoredTiles
+from storage.zarr_rows import rows_of
 
 BATCH = {"light": 128, "ddsm": 32}
 ROUNDS = 3
@@ -93,7 +94,7 @@ def main() -> None:
             for _ in range(ROUNDS):
                 found["plain"].append(bare_rate(config, images, ours=False, steps=steps))
                 found["bare"].append(bare_rate(config, images, ours=True, steps=steps))
-                found["ours"].append(our_rate(config, StoredTiles([array]), steps))
+                found["ours"].append(our_rate(config, StoredTiles([rows_of(array)]), steps))
             plain, bare, ours = (statistics.median(found[k]) for k in ("plain", "bare", "ours"))
             print(
                 f"{name:8} {plain:8.1f} {bare:8.1f} {ours:8.1f} {ours / bare:9.2f} "

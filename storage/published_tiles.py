@@ -6,7 +6,6 @@ who goes from one to the next opens each piece of the pixels once.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,20 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from zarr.storage import LocalStore
 
 from storage import augmented as copies_of
 from storage.errors import ShardError
 from storage.manifest import SPLITS, Filters, read_manifest
 from storage.tile_shards import KIND, Tiles
 from storage.workspace import ZARR_SHARD_BYTES, Workspace
+from storage.zarr_rows import ZarrRows, rows_of
 
 DECISIONS = ("keep", "review", "drop")
 NEEDED = ("tile_id", "patient_key", "label", "decision", "split", "pixels_uri", "pixels_index")
 MAX_TILE_PX = 4096
 """As ``tile_size_px`` of the settings: whatever claims more is no tile of ours."""
 MAX_CHUNK_BYTES = 64 * 2**20
-PIECE_BYTES = 4 * 2**20
 SPARSE_SHARE = 0.25
 """Where fewer of a block's rows are wanted, only the chunks that hold them are read."""
 
@@ -152,7 +150,7 @@ class PublishedTiles:
         return {**vars(self), "_arrays": {}, "_workspace": None}
 
     def array(self, uri: str) -> Any:
-        """Pixel array of a ``pixels_uri``, checked when it is first opened.
+        """Pixel array of a ``pixels_uri`` (`rows_of` it), checked when it is first opened.
 
         Raises
         ------
@@ -197,7 +195,7 @@ class PublishedTiles:
                 f"{self._uri}/{uri} holds tiles of {shape[1]} px, others of the manifest "
                 f"{self.size_px} px. Run again to publish the manifest of one run."
             )
-        return array
+        return rows_of(array)
 
     def _cut_blocks(self, block_rows: int) -> tuple[list[Block], npt.NDArray[np.int64]]:
         if not len(self):
@@ -257,7 +255,7 @@ class PublishedTiles:
         return dict(zip(sorted(chunks), np.split(pixels, ends), strict=True))
 
     def _rows(self, uri: str, rows: npt.NDArray[np.int64]) -> Tiles:
-        """Rows of an array, ascending: in one slice where most of it is wanted."""
+        """Rows of an array, ascending: by Zarr in one slice where most of it is wanted."""
         array = self.array(uri)
         first, last = int(rows[0]), int(rows[-1])
         if first < 0 or last >= array.shape[0]:
@@ -270,29 +268,15 @@ class PublishedTiles:
                 f"{self._uri}: the manifest names a tile of {uri} twice. It was altered: run again "
                 "to publish it."
             )
+        if isinstance(array, ZarrRows):
+            found: Tiles = array.read(rows)
+            return found
         span = last - first + 1
         whole = span <= _rows_at_once(array)
         if len(rows) < span and not (whole and len(rows) >= SPARSE_SHARE * span):
             return np.asarray(array.oindex[rows])
-        if not isinstance(array.store, LocalStore):  # each piece would be two more requests
-            pixels = np.asarray(array[first : last + 1])
-            return pixels if len(rows) == span else pixels[rows - first]
-        return _by_pieces(array, rows)
-
-
-def _by_pieces(array: Any, rows: npt.NDArray[np.int64]) -> Tiles:
-    """Read rows, ascending, a few chunks at a time: a whole shard is held three times meanwhile."""
-    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    step = array.chunks[0] * max(1, PIECE_BYTES // (array.dtype.itemsize * math.prod(array.chunks)))
-    stop, done = int(rows[-1]) + 1, 0
-    while done < len(rows):
-        first = int(rows[done])
-        last = min((first // step + 1) * step, stop)
-        until = int(np.searchsorted(rows, last))
-        piece = array[first:last]
-        out[done:until] = piece if len(piece) == until - done else piece[rows[done:until] - first]
-        done = until
-    return out
+        pixels = np.asarray(array[first : last + 1])
+        return pixels if len(rows) == span else pixels[rows - first]
 
 
 def tiles(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from storage.workspace import Workspace
+from storage.zarr_rows import rows_of
 
 KIND = "tiles"
 INDEX = "index/tiles.parquet"
@@ -112,7 +113,7 @@ def read_pixels(
     ------
     (n, size, size) uint16
     """
-    array: Any = workspace.shard(KIND, key).array(PLANTED_PIXELS if planted else PIXELS)
+    array = rows_of(workspace.shard(KIND, key).array(PLANTED_PIXELS if planted else PIXELS))
     tiles_per_read = max(1, BYTES_PER_READ // (2 * array.shape[1] * array.shape[2]))
     start = 0
     while start < len(rows):

@@ -17,6 +17,7 @@ from dask.system import CPU_COUNT
 from storage.errors import MammosiftError
 from storage.tile_shards import PIXELS, read_index, read_pixels
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
+from storage.zarr_rows import rows_of
 from tasks import progress
 from tasks.fingerprint import source_fingerprint
 from tasks.kernels import thumbnails
@@ -275,7 +276,7 @@ def _source(
     n = sum(len(rows) for _, rows in chosen)
     if n * 2 * size_px**2 <= IN_MEMORY_BYTES:
         return ArrayTiles(_load(workspace, chosen, size_px))
-    arrays = [workspace.shard("tiles", key).array(PIXELS) for key, _ in chosen]
+    arrays = [rows_of(workspace.shard("tiles", key).array(PIXELS)) for key, _ in chosen]
     return StoredTiles(arrays, [rows for _, rows in chosen])
 
 

@@ -27,6 +27,7 @@ from models.objectives import Reconstruction
 from models.tile_source import StoredTiles
 from storage.tile_shards import PIXELS, read_pixels
 from storage.workspace import ShardWriter, Workspace
+from storage.zarr_rows import rows_of
 
 TILES_PER_SHARD = 10_000
 SMALL = AutoencoderConfig(

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 import zarr
 from torch import Tensor
-from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore
 
 from models.autoencoder import CONFIGS, AutoencoderConfig, build, place
 from models.devices import autocast, autocast_dtype, default_device, threads
 from models.fitting import FitSettings, fit
 from models.objectives import Reconstruction
 from models.tile_source import StoredTiles
+from storage.workspace import ArrayWriter
 from storage.zarr_rows import rows_of
 
 BATCH = {"light": 128, "ddsm": 32}
@@ -77,17 +78,14 @@ def main() -> None:
         for name in given.networks:
             config = CONFIGS[name]
             side = config.input_size_px
-            array = zarr.create_array(
-                Path(folder) / name,
-                shape=(given.tiles, side, side),
-                chunks=(max(1, 2**18 // (2 * side * side)), side, side),
-                dtype=np.uint16,
-                compressors=BloscCodec(cname="lz4", shuffle="shuffle"),
-            )
+            store = LocalStore(Path(folder) / name)
+            writer = ArrayWriter(store, (side, side), "uint16", {})
             rng = np.random.default_rng(0)
             for start in range(0, given.tiles, 1024):
                 n = min(1024, given.tiles - start)
-                array[start : start + n] = rng.integers(0, 4096, (n, side, side), np.uint16)
+                writer.append(rng.integers(0, 4096, (n, side, side), np.uint16))
+            writer.close()
+            array = zarr.open_array(store, mode="r")
             images = torch.rand(BATCH[name], config.channels, side, side, device=default_device())
             found: dict[str, list[float]] = {"plain": [], "bare": [], "ours": []}
             steps = min(given.steps, given.tiles // BATCH[name])

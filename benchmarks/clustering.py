@@ -82,6 +82,25 @@ def ours_kmeans(rows: Any, seed: float) -> Any:
     return KMeansClusterer(**KMEANS, random_state=int(seed)).fit(rows)
 
 
+def ours_two_level(rows: Any, seed: float) -> Any:
+    from models.kmeans import KMeansClusterer
+
+    return KMeansClusterer(**KMEANS, algorithm="two-level", random_state=int(seed)).fit(rows)
+
+
+def ours_minibatch(rows: Any, seed: float) -> Any:
+    from models.kmeans import KMeansClusterer
+
+    return KMeansClusterer(**KMEANS, algorithm="minibatch", random_state=int(seed)).fit(rows)
+
+
+def sklearn_minibatch(rows: Any, seed: float) -> Any:
+    from sklearn.cluster import MiniBatchKMeans
+
+    few = {name: KMEANS[name] for name in ("n_clusters", "n_init")}
+    return MiniBatchKMeans(**few, batch_size=4096, random_state=int(seed)).fit(rows)
+
+
 def sklearn_kmeans(rows: Any, seed: float) -> Any:
     from sklearn.cluster import KMeans
 
@@ -105,6 +124,7 @@ METHODS: dict[str, Callable[[Any, float], Any]] = {
     for name in (
         "ours_dbscan", "sklearn_dbscan", "intelex_dbscan", "ours_hdbscan", "hdbscan",
         "fast_hdbscan", "ours_kmeans", "sklearn_kmeans", "dask_kmeans",
+        "ours_two_level", "ours_minibatch", "sklearn_minibatch",
     )
 }  # fmt: skip
 
@@ -315,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     choices = [
         "dbscan-48k", "dbscan-100k", "dbscan-1m", "no-pruning", "hdbscan", "kmeans", "embeddings",
-        "growth", "pile", "workers",
+        "growth", "pile", "workers", "kmeans-1m",
     ]  # fmt: skip
     parser.add_argument("--rows", nargs="+", choices=choices, default=choices[:6])
     parser.add_argument("--embeddings", type=Path, help=".npy of real embeddings, standardised")
@@ -360,6 +380,9 @@ def main() -> None:
         elif row == "kmeans":
             methods = ["ours_kmeans", "sklearn_kmeans", "dask_kmeans"]
             table.compare("48,596 x 150, k = 100", rows(48_596), methods, 0)
+        elif row == "kmeans-1m":
+            methods = ["ours_kmeans", "ours_two_level", "ours_minibatch", "sklearn_minibatch"]
+            table.compare("1,000,000 x 150, k = 100", rows(1_000_000), methods, 0, 1)
         elif row == "embeddings":
             if args.embeddings is None:
                 raise SystemExit("--rows embeddings needs --embeddings FILE.npy")

@@ -117,13 +117,42 @@ class Served:
         )
 
 
+def go(page: Any, url: str, *steps: Callable[[], Any], shows: str, exact: bool = False) -> None:
+    """Open a page, take steps on it until a text is seen; all again where it does not come.
+
+    The UI asks for what it shows once. Where that fails (a server that has just started, SQLite
+    locked) a part of the page stays away, and a person would load it again.
+    """
+    from playwright.sync_api import TimeoutError as TooLong
+
+    for _ in range(TRIES):
+        page.goto(url)
+        try:
+            for step in steps:
+                step()
+            page.get_by_text(shows, exact=exact).first.wait_for(timeout=1000 * TRY_S)
+        except TooLong:
+            continue
+        return
+    raise AssertionError(f"{url} never showed {shows!r}")
+
+
+def open_artifact(page: Any, url: str, name: str) -> None:
+    """Go to an artifact of a run, as a person does."""
+    tab = page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts")).first
+    go(page, url, tab.click, shows=name)
+
+
 def open_run_form(page: Any, served: Served, *, deployment: str, titled: str) -> None:
     """Go to the form of a deployment's run, as a person does."""
-    page.goto(f"{served.url}/deployments")
-    page.get_by_text(deployment, exact=True).first.click()
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("Custom run").click()
-    page.get_by_text(titled).wait_for()
+    go(
+        page,
+        f"{served.url}/deployments",
+        page.get_by_text(deployment, exact=True).first.click,
+        page.get_by_role("button", name="Run", exact=True).click,
+        page.get_by_text("Custom run").click,
+        shows=titled,
+    )
 
 
 def submit_run_form(page: Any) -> None:

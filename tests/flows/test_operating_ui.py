@@ -12,7 +12,15 @@ import pytest
 from storage import lease
 from storage.manifest import read_manifest
 from storage.workspace import Workspace
-from tests.flows.serving import CHROMIUM, FLAGS, Served, open_run_form, submit_run_form
+from tests.flows.serving import (
+    CHROMIUM,
+    FLAGS,
+    Served,
+    go,
+    open_artifact,
+    open_run_form,
+    submit_run_form,
+)
 
 SHORT = {
     "Tile size (Optional)": "64",
@@ -59,8 +67,7 @@ def test_a_bad_value_is_refused_a_failed_run_is_retried_and_a_running_one_cancel
         failed = served.wait(lambda run: run["state_type"] in ENDED)
         assert failed["state_type"] == "FAILED"
         url = f"{served.url}/runs/flow-run/{failed['id']}"
-        page.goto(url)
-        expect(page.get_by_text("does not exist").first).to_be_visible(timeout=60_000)
+        go(page, url, page.get_by_text("does not exist").first.wait_for, shows="Failed", exact=True)
         page.screenshot(path=pictures / "ui-failed.png")
 
         films.symlink_to(film_folder)
@@ -69,10 +76,8 @@ def test_a_bad_value_is_refused_a_failed_run_is_retried_and_a_running_one_cancel
         page.screenshot(path=pictures / "ui-retry.png")
         page.locator(".p-modal").get_by_role("button", name="Retry").click()
         served.wait(lambda run: run["state_type"] == "COMPLETED")
-        page.goto(url)
-        expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=60_000)
-        page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts")).first.click()
-        expect(page.get_by_text("run-summary").first).to_be_visible(timeout=60_000)
+        go(page, url, shows="Completed", exact=True)
+        open_artifact(page, url, "run-summary")
         page.screenshot(path=pictures / "ui-retried.png")
         manifest = read_manifest(Workspace.open(out))
 
@@ -83,16 +88,15 @@ def test_a_bad_value_is_refused_a_failed_run_is_retried_and_a_running_one_cancel
         first = failed["id"]
         running = served.wait(lambda run: run["state_type"] == "RUNNING", other_than=first)
         held = at_work(served, out)
-        page.goto(f"{served.url}/runs/flow-run/{running['id']}")
-        expect(page.get_by_text("Running", exact=True).first).to_be_visible(timeout=60_000)
+        url = f"{served.url}/runs/flow-run/{running['id']}"
+        go(page, url, shows="Running", exact=True)
         page.screenshot(path=pictures / "ui-running.png")
         page.get_by_role("button", name="Cancel").first.click()
         page.wait_for_timeout(500)
         page.screenshot(path=pictures / "ui-cancel.png")
         page.locator(".p-modal").get_by_role("button", name="Confirm").click()
         served.wait(lambda run: run["state_type"] == "CANCELLED", other_than=first)
-        page.reload()
-        expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=60_000)
+        go(page, url, shows="Cancelled", exact=True)
         page.screenshot(path=pictures / "ui-cancelled.png")
         browser.close()
 

@@ -17,9 +17,9 @@ from tasks.settings import CurationSettings
 from tests.flows.serving import (
     CHROMIUM,
     FLAGS,
-    TRIES,
-    TRY_S,
     Served,
+    go,
+    open_artifact,
     open_run_form,
     submit_run_form,
     submit_until,
@@ -48,22 +48,8 @@ def curated(
 
 
 def open_dialog(page: Any, url: str, *, shows: str) -> None:
-    """Open the dialog of a suspended run, again where it comes without its form.
-
-    The UI asks for the form once, as the dialog opens; where that fails (a server that has just
-    started, SQLite locked) the dialog only asks whether to resume.
-    """
-    from playwright.sync_api import TimeoutError as TooLong
-
-    for _ in range(TRIES):
-        page.goto(url)
-        page.get_by_role("button", name="Resume").click()
-        try:
-            page.get_by_text(shows).first.wait_for(timeout=1000 * TRY_S)
-        except TooLong:
-            continue
-        return
-    raise AssertionError(f"the dialog never showed {shows!r}")
+    """Open the dialog of a suspended run."""
+    go(page, url, page.get_by_role("button", name="Resume").click, shows=shows)
 
 
 def fill_in(page: Any, url: str, picture: Path, **fields: str) -> None:
@@ -100,8 +86,7 @@ def test_a_person_decides_in_the_ui_and_the_wait_outlives_worker_and_server(
 
         run = served.suspended(form=1)
         url = f"{served.url}/runs/flow-run/{run['id']}"
-        page.goto(url)
-        page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts")).first.click()
+        open_artifact(page, url, "review-clusters")
         page.get_by_text("review-clusters").first.click()
         sheet = page.locator("img[src^='data:image/jpeg']").first
         expect(sheet).to_be_visible(timeout=30_000)
@@ -127,8 +112,7 @@ def test_a_person_decides_in_the_ui_and_the_wait_outlives_worker_and_server(
         page.screenshot(path=pictures / "review-told.png")
         fill_in(page, url, pictures / "review-right.png", **right)
         served.wait(lambda run: run["state_type"] in ("COMPLETED", "FAILED", "CRASHED"))
-        page.goto(url)
-        expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=60_000)
+        go(page, url, shows="Completed", exact=True)
         page.screenshot(path=pictures / "review-done.png")
         browser.close()
 

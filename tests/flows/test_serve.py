@@ -12,7 +12,15 @@ import httpx
 import psutil
 import pytest
 
-from tests.flows.serving import CHROMIUM, FLAGS, Served, open_run_form, submit_run_form
+from tests.flows.serving import (
+    CHROMIUM,
+    FLAGS,
+    Served,
+    go,
+    open_artifact,
+    open_run_form,
+    submit_run_form,
+)
 
 RUN_S = 240
 
@@ -85,13 +93,11 @@ def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
         while not list(out.glob("runs/*.json")) or not (out / "manifest").is_dir():
             assert time.monotonic() < deadline, "the run did not finish"
             time.sleep(1)
-        page.goto(f"{served.url}/runs")
-        page.get_by_text(f"{film_folder.name} ").first.click()
-        expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=90_000)
+        click = page.get_by_text(f"{film_folder.name} ").first.click
+        go(page, f"{served.url}/runs", click, shows="Completed", exact=True)
         page.wait_for_timeout(1500)
         page.screenshot(path=pictures / "ui-run.png")
-        page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts")).first.click()
-        expect(page.get_by_text("run-summary").first).to_be_visible(timeout=30_000)
+        open_artifact(page, page.url, "run-summary")
         expect(page.get_by_text("progress-tiles").first).to_be_visible()
         page.screenshot(path=pictures / "ui-artifacts.png")
         browser.close()

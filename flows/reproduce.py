@@ -19,6 +19,7 @@ from storage.errors import InputError
 from storage.workspace import ShardRef, Workspace
 from tasks import film_study, films, reproduce_reports, reproduce_settings, tiles, trials
 from tasks.planning import MOST_TASKS
+from tasks.published import SUPERVISED
 from tasks.reproduce_settings import UNTRAINED, ReproduceSettings
 
 FILMS_PER_SHARD = 16
@@ -69,6 +70,8 @@ def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
     with run.stage("trials") as stage:
         digest = image_sets.fingerprint(settings.data)
         run.facts["inputs"] = {"data": settings.data, "sha256": digest}
+        weights = settings.imagenet_weights
+        weights_digest = None if weights is None else trials.weights_sha256(weights)
         wanted = [
             trials.TrialSettings(
                 experiment=settings.name,
@@ -76,6 +79,7 @@ def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
                 seed=seed,
                 quick=bool(settings.quick),
                 epochs=None if recipe in UNTRAINED else settings.epochs,
+                weights_sha256=weights_digest if recipe == SUPERVISED else None,
                 **settings.only("precision", "training_threads"),
             )
             for recipe in settings.recipes
@@ -84,7 +88,14 @@ def _trials(run: RunRecord, settings: ReproduceSettings) -> list[ShardRef]:
         uri = run.workspace.uri
         refs = run.in_order(
             "trials",
-            lambda how: on_gpu_worker(trials.run_trial, uri, settings.data, digest, how),
+            lambda how: on_gpu_worker(
+                trials.run_trial,
+                uri,
+                settings.data,
+                digest,
+                how,
+                weights if how.recipe == SUPERVISED else None,
+            ),
             wanted,
         )
         stage.add(refs)

@@ -1,14 +1,21 @@
-"""ResNet-18 (He et al. 2016), from scratch: the supervised baseline of the experiments."""
+"""ResNet-18 (He et al. 2016), the supervised baseline: from scratch, or from ImageNet's weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.checkpoints import CheckpointError, load_into
+
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = 2
+
+IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the three channels that torchvision's weights expect to be standardised by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +102,68 @@ class ResNet18(nn.Module):
         """Logits, (n, classes)."""
         logits: Tensor = self.to_classes(self.encode(images))
         return logits
+
+
+def start_from_imagenet(network: ResNet18, tensors: Mapping[str, Tensor]) -> None:
+    """Take over all but the last layer of torchvision's ResNet-18 trained on ImageNet.
+
+    Standardising the channels is put into the first layer, and for one channel its filters are
+    added up: a grey picture then gives what torchvision's network makes of three equal channels.
+    Near the border that holds roughly, as what is added there is black here and the mean there.
+
+    Parameters
+    ----------
+    network : ResNet18
+        Changed in place.
+    tensors : mapping of str to Tensor
+        By torchvision's names: ``conv1.weight``, ``layer1.0.bn1.running_mean`` ...
+
+    Raises
+    ------
+    CheckpointError
+        A tensor is missing, or not of ResNet-18's shape.
+    """
+    state = network.state_dict()
+    found = {name: value for name, value in state.items() if name.startswith("to_classes.")}
+    for name, own in state.items():
+        if name in found:
+            continue
+        theirs = _torchvision_name(name)
+        if theirs in tensors:
+            found[name] = tensors[theirs]
+        elif name.endswith("num_batches_tracked"):  # files of old versions have none
+            found[name] = own
+        else:
+            raise CheckpointError(
+                f"The weights lack {theirs}; they are not of torchvision's resnet18."
+            )
+    mean, sd = (torch.tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_SD))
+    filters = found["stem.0.weight"]
+    if filters.shape[1:] != (3, 7, 7):
+        raise CheckpointError(
+            f"conv1.weight is of shape {tuple(filters.shape)}, torchvision's resnet18 has "
+            "(64, 3, 7, 7)."
+        )
+    filters = filters / sd
+    found["stem.1.running_mean"] = found["stem.1.running_mean"] + (filters * mean).sum((1, 2, 3))
+    if network.config.channels == 1:
+        filters = filters.sum(1, keepdim=True)
+    found["stem.0.weight"] = filters
+    load_into(network, found, what="weights of ImageNet")
+
+
+def _torchvision_name(name: str) -> str:
+    """Torchvision's name of one of our tensors."""
+    part, rest = name.split(".", 1)
+    if part == "stem":
+        return rest.replace("0.", "conv1.", 1) if rest[0] == "0" else rest.replace("1.", "bn1.", 1)
+    number, inner, tensor = rest.split(".", 2)
+    layer, block = divmod(int(number), BLOCKS)
+    known = {
+        "first": "conv1",
+        "first_norm": "bn1",
+        "second": "conv2",
+        "second_norm": "bn2",
+        "around": "downsample",
+    }
+    return f"layer{layer + 1}.{block}.{known[inner]}.{tensor}"

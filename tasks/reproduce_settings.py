@@ -21,6 +21,8 @@ from tasks.run_settings import (
 
 Name = Literal["mnist-conv", "mnist-contrastive", "pneumonia-contrastive", "ddsm-study"]
 Recipe = Literal["published", "own", "raw-pixels", "resnet18"]
+MAX_WEIGHTS_BYTES = 256 * 2**20
+"""Of a file of ResNet-18: its own take 45 MiB."""
 UNTRAINED = (RAW_PIXELS, SUPERVISED)
 """Recipes whose length ``epochs`` does not change."""
 
@@ -74,6 +76,13 @@ class ReproduceSettings(RunSettings):
         "schedule is shortened with it, and the table says so. Default: the recipe's.",
         ge=1,
         le=10_000,
+    )
+    imagenet_weights: str | None = Field(
+        None,
+        title="ImageNet weights",
+        description="resnet18: safetensors file with the weights of torchvision's resnet18, from "
+        "which it then starts; its features are clustered before its training too. Default: none, "
+        "it starts from scratch.",
     )
     truth: str | None = Field(
         None,
@@ -135,7 +144,7 @@ class ReproduceSettings(RunSettings):
     )
 
     _side = model_validator(mode="after")(one_dask_side)
-    _whole = field_validator("data", "out", "truth")(whole_path)
+    _whole = field_validator("data", "out", "truth", "imagenet_weights")(whole_path)
 
     @model_validator(mode="after")
     def _recipe_exists(self) -> ReproduceSettings:
@@ -144,6 +153,8 @@ class ReproduceSettings(RunSettings):
             raise ValueError(f"{self.name} has no recipe {self.recipe}; use {', '.join(known)}.")
         if self.truth is not None and self.name != "ddsm-study":
             raise ValueError(f"truth is for ddsm-study; {self.name} has labels of its own.")
+        if self.imagenet_weights is not None and SUPERVISED not in self.recipes:
+            raise ValueError("imagenet_weights is for the recipe resnet18, which this run has not.")
         return self
 
     @property
@@ -178,3 +189,22 @@ def check_inputs(settings: ReproduceSettings) -> None:
             raise InputError(f"--truth {settings.truth} is no folder; check the path.")
     else:
         image_sets.find_files(settings.data)
+        if settings.imagenet_weights is not None:
+            _check_weights(Path(settings.imagenet_weights))
+
+
+def _check_weights(path: Path) -> None:
+    from storage.errors import InputError
+
+    if not path.is_file():
+        raise InputError(f"--imagenet-weights {path} is no file; check the path.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size > MAX_WEIGHTS_BYTES or not 0 < header < size:
+        raise InputError(
+            f"--imagenet-weights {path} ({size} bytes) is no safetensors file of ResNet-18. A .pth "
+            'file of torchvision is changed into one by: python -c "import sys, torch; from '
+            "safetensors.torch import save_file; save_file(torch.load(sys.argv[1], "
+            'weights_only=True), sys.argv[2])" resnet18.pth resnet18.safetensors'
+        )

@@ -5,9 +5,11 @@ A trial is an experiment, a recipe and a seed. A killed one goes on from its las
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from storage import image_sets
+from storage.errors import InputError
 from storage.image_sets import LabelledPictures
 from storage.workspace import ShardRef, ShardWriter, Workspace, content_key
 from tasks.charts import Charts
@@ -26,6 +29,7 @@ from tasks.resumable import fit_or_go_on
 if TYPE_CHECKING:
     from models.fitting import FitResult, FitSettings
     from models.objectives import Objective
+    from models.resnet import ResNet18, ResNetConfig
 
 KIND = "trials"
 FIGURES = "figures.json"
@@ -67,6 +71,8 @@ class TrialSettings:
     epochs: int | None
     precision: Literal["auto", "float32", "bfloat16"]
     training_threads: int | None
+    weights_sha256: str | None = None
+    """Of the file of ImageNet's weights that the supervised network starts from."""
 
 
 def trial_key(data_sha256: str, settings: TrialSettings) -> str:
@@ -74,8 +80,18 @@ def trial_key(data_sha256: str, settings: TrialSettings) -> str:
     return content_key(KIND, data_sha256, asdict(settings), source_fingerprint(*CODE))
 
 
+def weights_sha256(path: str) -> str:
+    """Fingerprint of a file of weights."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def run_trial(
-    workspace_uri: str, folder: str, data_sha256: str, settings: TrialSettings
+    workspace_uri: str,
+    folder: str,
+    data_sha256: str,
+    settings: TrialSettings,
+    weights: str | None = None,
 ) -> ShardRef:
     """Train and measure, unless it is done.
 
@@ -88,6 +104,8 @@ def run_trial(
     data_sha256 : str
         Its fingerprint.
     settings : TrialSettings
+    weights : str, optional
+        File with the fingerprint ``settings.weights_sha256``.
 
     Returns
     -------
@@ -98,7 +116,9 @@ def run_trial(
     key = trial_key(data_sha256, settings)
     aside = f"{KIND}/.{key}.training"
     ref = workspace.made(
-        KIND, key, lambda writer: _Trial(writer, settings, aside).run(_load(folder, settings))
+        KIND,
+        key,
+        lambda writer: _Trial(writer, settings, aside, weights).run(_load(folder, settings)),
     )
     if workspace.exists(aside):
         workspace.fs.rm(workspace.path(aside), recursive=True)
@@ -121,6 +141,7 @@ class _Trial:
     writer: ShardWriter
     settings: TrialSettings
     aside: str
+    weights: str | None
 
     def __post_init__(self) -> None:
         self.figures: list[dict[str, Any]] = []
@@ -281,24 +302,26 @@ class _Trial:
 
     def _supervised(self, parts: Mapping[str, LabelledPictures]) -> None:
         """Train with all labels; then freeze, and cluster the features as embeddings are."""
-        import torch
-
         from models import evaluation
-        from models.autoencoder import network_input
         from models.fitting import FitSettings
         from models.objectives import Classification
         from models.optimizers import OptimizerSettings, ScheduleSettings
         from models.resnet import ResNet18, ResNetConfig
-        from tasks.recipes import QUICK_PROBE
 
         train = parts["train"]
         classes = int(max(p.labels.max() for p in parts.values())) + 1
         config = ResNetConfig(input_size_px=train.pixels.shape[1], classes=classes)
         network = _seeded(lambda: ResNet18(config), self)
+        if self.weights is not None:
+            self._start_from_imagenet(network)
+            features, _ = _features(network, config, parts)
+            self._cluster(features, parts, of="imagenet_")
         settings = FitSettings(
             max_epochs=SUPERVISED_EPOCHS,
             batch_size=128,
-            optimizer=OptimizerSettings(name="adamw", learning_rate=1e-3, weight_decay=1e-2),
+            optimizer=OptimizerSettings(
+                name="adamw", learning_rate=1e-4 if self.weights else 1e-3, weight_decay=1e-2
+            ),
             schedule=ScheduleSettings(kind="cosine", warmup_epochs=1, epochs=SUPERVISED_EPOCHS),
             drop_last=True,
             weights="last",
@@ -310,30 +333,43 @@ class _Trial:
             train,
             self._shortened(settings),
         )
-        features, parts_of = {}, {}
-        device = torch.device("cpu")
+        features, predicted = _features(network, config, parts)
         for name, part in parts.items():
-            with torch.no_grad():
-                blocks = [
-                    network.encode(network_input(part.pixels[i : i + 256], config, device))
-                    for i in range(0, len(part), 256)
-                ]
-                rows = torch.cat(blocks)
-                predicted = network.to_classes(rows).argmax(1).numpy()
-            features[name] = rows.numpy()
-            parts_of[name] = evaluation.Part(rows=features[name], labels=part.labels)
             if name != "train":
-                self._measure_all(name, asdict(evaluation.scores(part.labels, predicted)))
-        k = self._choose(features["train"], tuple(range(2, 21)))
+                found = evaluation.scores(part.labels, predicted[name])
+                self._measure_all(name, asdict(found))
+        self._cluster(features, parts)
+        self._curve()
+
+    def _start_from_imagenet(self, network: ResNet18) -> None:
+        from models.checkpoints import read_tensors
+        from models.resnet import start_from_imagenet
+
+        data = Path(str(self.weights)).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != self.settings.weights_sha256:
+            raise InputError(f"{self.weights} has changed since the run began; start it again.")
+        start_from_imagenet(network, read_tensors(data))
+        self.facts["imagenet_weights_sha256"] = digest
+
+    def _cluster(
+        self,
+        features: Mapping[str, npt.NDArray[np.float32]],
+        parts: Mapping[str, LabelledPictures],
+        of: str = "",
+    ) -> None:
+        """Cluster features as embeddings are, and measure the mapping of clusters to labels."""
+        from models import evaluation
+        from tasks.recipes import QUICK_PROBE
+
         measured = evaluation.evaluate(
-            parts_of,
-            n_clusters=k,
+            {n: evaluation.Part(rows=features[n], labels=p.labels) for n, p in parts.items()},
+            n_clusters=self._choose(features["train"], tuple(range(2, 21)), of),
             seed=self.seed,
             probe=QUICK_PROBE if self.settings.quick else None,
         )
         for name, found in measured.items():
-            self._measure(name, "features_mapping_accuracy", found["mapping_accuracy"])
-        self._curve()
+            self._measure(name, f"{of}features_mapping_accuracy", found["mapping_accuracy"])
 
     # -- what they share -------------------------------------------------------------------------
 
@@ -381,16 +417,16 @@ class _Trial:
             return settings
         return replace(settings, max_epochs=2, batch_size=min(settings.batch_size, 64))
 
-    def _choose(self, rows: npt.NDArray[np.float32], counts: Sequence[int]) -> int:
-        """Number of clusters at the elbow, with the curve as a picture."""
+    def _choose(self, rows: npt.NDArray[np.float32], counts: Sequence[int], of: str = "") -> int:
+        """Number of clusters at the elbow, with the curve as a picture; ``of`` begins its names."""
         from models.kmeans import sweep
 
         most = max(2, len(rows) // 10)
         found = sweep(rows, [k for k in counts if k <= most], random_state=self.seed)
-        self._measure("train", "clusters", found.elbow)
+        self._measure("train", f"{of}clusters", found.elbow)
         points = list(zip(found.counts, found.inertias, strict=True))
         self.charts.curves(
-            "elbow",
+            f"{of}elbow".replace("_", "-"),
             {"k-means": points},
             across="number of clusters",
             up="inertia (squared distance)",
@@ -454,6 +490,30 @@ def _seeded(make: Any, trial: _Trial) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)
         return make()
+
+
+def _features(
+    network: ResNet18, config: ResNetConfig, parts: Mapping[str, LabelledPictures]
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, npt.NDArray[np.int64]]]:
+    """Features before the last layer, (n, 512), and the labels predicted, (n,), of each part."""
+    import torch
+
+    from models.autoencoder import network_input
+
+    network.eval()
+    features, predicted = {}, {}
+    device = torch.device("cpu")
+    for name, part in parts.items():
+        with torch.no_grad():
+            rows = torch.cat(
+                [
+                    network.encode(network_input(part.pixels[i : i + 256], config, device))
+                    for i in range(0, len(part), 256)
+                ]
+            )
+            predicted[name] = network.to_classes(rows).argmax(1).numpy()
+        features[name] = rows.numpy()
+    return features, predicted
 
 
 def _largest_shares(

@@ -17,7 +17,7 @@ from flows.cli import BAD_ARGUMENTS, _told, app
 from flows.reproduce import reproduce
 from storage.errors import InputError
 from tasks.film_study import choose_exemplars
-from tasks.reproduce_settings import ReproduceSettings
+from tasks.reproduce_settings import ReproduceSettings, check_inputs
 
 run = CliRunner().invoke
 KEYS = {"experiment", "split", "metric", "published", "ours_mean", "ours_sd", "seeds"}
@@ -122,6 +122,7 @@ def test_exemplars_are_the_most_annotated_and_of_different_films() -> None:
         ({"name": "mnist-conv", "recipe": "own"}, "has no recipe own; use published"),
         ({"name": "mnist-conv", "truth": "/t"}, "truth is for ddsm-study"),
         ({"name": "mnist-conv", "data": "relative"}, "give the whole path"),
+        ({"name": "mnist-conv", "imagenet_weights": "/w"}, "is for the recipe resnet18"),
     ],
 )
 def test_wrong_settings_are_refused(changed: dict[str, str], said: str) -> None:
@@ -136,6 +137,23 @@ def test_the_command_takes_the_name_first_and_says_what_is_missing(tmp_path: Pat
     done = run(app, ["reproduce", "nothing", "--data", "d", "--out", str(tmp_path / "o")])
     assert done.exit_code == BAD_ARGUMENTS
     assert "pneumonia-contrastive" in done.output
+
+
+@pytest.mark.parametrize(("data", "said"), [(None, "is no file"), (b"PK\3\4" * 9, "changed into")])
+def test_weights_that_are_none_are_refused_before_anything_is_made(
+    tmp_path: Path, data: bytes | None, said: str
+) -> None:
+    weights = tmp_path / "resnet18.pth"
+    if data is not None:
+        weights.write_bytes(data)
+    settings = ReproduceSettings(
+        name="pneumonia-contrastive",
+        data=str(write_set(tmp_path / "data")),
+        out=str(tmp_path / "out"),
+        imagenet_weights=str(weights),
+    )
+    with pytest.raises(InputError, match=said):
+        check_inputs(settings)
 
 
 def test_a_folder_without_a_set_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from storage import image_sets
+from storage.errors import InputError
 from storage.workspace import ShardRef, Workspace
 from tasks.published import EXPERIMENTS, FIGURES
 from tasks.reproduce_reports import figure_text, tabulate
-from tasks.trials import KIND, TrialSettings, run_trial
+from tasks.trials import KIND, TrialSettings, run_trial, weights_sha256
+from tests import torchvision_resnet18
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,26 @@ def test_a_trial_measures_all_that_is_published(
         assert cv2.imdecode(data, cv2.IMREAD_COLOR) is not None
     assert record["alts"].keys() >= {n for n in pictures if n in ("losses", "elbow", "tsne")}
     assert record["pictures"] == {"train": 90, "validation": 20, "test": 30}
+
+
+def test_the_supervised_network_starts_from_imagenets_weights(
+    medmnist: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "resnet18.safetensors"
+    save_file(torchvision_resnet18.made_up(), file)
+    digest = weights_sha256(str(file))
+    how = settings("pneumonia-contrastive", "resnet18", weights_sha256=digest)
+    workspace, data = Workspace.create(tmp_path / "w"), image_sets.fingerprint(medmnist)
+    ref = run_trial(workspace.uri, str(medmnist), data, how, str(file))
+    record = json.loads(workspace.shard(KIND, ref.key).read_bytes("figures.json"))
+    assert record["facts"]["imagenet_weights_sha256"] == digest
+    measured = {(f["split"], f["metric"]) for f in record["figures"]}
+    for of in ("", "imagenet_"):
+        assert ("test", f"{of}features_mapping_accuracy") in measured
+    assert str(tmp_path) not in json.dumps(record), "where the file lay is nobody's business"
+    file.write_bytes(file.read_bytes()[:-4] + b"else")
+    with pytest.raises(InputError, match="has changed since the run began"):
+        run_trial(workspace.uri, str(medmnist), data, replace(how, seed=1), str(file))
 
 
 def test_a_second_run_does_nothing_and_another_seed_something_else(

@@ -335,7 +335,7 @@ def _insert(  # type: ignore[no-untyped-def]
         p, q = queried[i], asked[hit_target[h]]
         if i != last:
             last, least = i, np.inf
-        if hit_value[h] >= least:
+        if not opening and hit_value[h] >= least:  # while opening, no value is set
             continue
         worst = squares[p, k - 1]
         measured += 1

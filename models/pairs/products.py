@@ -230,7 +230,7 @@ def find_hits(queries, n_queries, targets, n_targets, columns, hits):  # type: i
             if words[w] & SIGNS == 0:
                 continue
             for j in range(first + 2 * w, first + 2 * w + 2):
-                if product[i, j] <= 0.0:  # -0 too
+                if product[i, j] <= 0.0:  # -0 has the sign too; that 0 passes does no harm
                     hits.query[found] = i
                     hits.target[found] = j
                     hits.value[found] = product[i, j]

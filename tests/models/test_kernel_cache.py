@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import models
@@ -43,6 +44,27 @@ def test_a_changed_source_has_a_cache_of_its_own(tmp_path: Path) -> None:
     (sources / "models" / "kernel.py").write_text("STEP = 2\n")
     after = folder(sources, NUMBA_CACHE_DIR=before)
     assert after != before, "also where the process that starts it still runs the old ones"
+
+
+def test_caches_of_other_sources_go_when_they_are_no_longer_used(tmp_path: Path) -> None:
+    sources = copied(tmp_path)
+    now = Path(folder(sources))
+    old, recent = now.with_name(f"{models.OURS}old"), now.with_name(f"{models.OURS}recent")
+    for other in (now, old, recent):
+        other.mkdir(parents=True)
+    long_ago = time.time() - models.KEPT_S - 60
+    for unused in (now, old):
+        os.utime(unused, (long_ago, long_ago))
+    assert folder(sources) == str(now)
+    assert [p.exists() for p in (now, old, recent)] == [True, False, True]
+    assert now.stat().st_mtime > long_ago + 60
+
+
+def test_an_unknown_user_without_a_home_can_import(tmp_path: Path) -> None:
+    found = folder(
+        copied(tmp_path), "import pathlib; pathlib.Path.expanduser = None; " + DENIED + SAY
+    )
+    assert Path(found).name.startswith(models.OURS)
 
 
 def test_a_folder_that_the_user_names_is_kept(tmp_path: Path) -> None:

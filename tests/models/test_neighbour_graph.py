@@ -66,3 +66,27 @@ def test_chunks_of_stored_rows_give_the_neighbours_of_all() -> None:
     whole, chunked = nearest(rows[:40], rows, 7), nearest_stored(rows[:40], rows, 7, 50)
     np.testing.assert_array_equal(chunked.indices, whole.indices)
     np.testing.assert_array_equal(chunked.distances, whole.distances)
+
+
+def test_of_rows_at_the_same_distance_the_same_are_taken_whatever_memory_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from models.pairs import products
+    from models.pairs.nearest import nearest_rows
+    from models.workers import ThreadWorkers
+
+    rows = np.random.default_rng(0).integers(0, 2, (3001, 16)).astype(np.float64)
+    blank = products.Hits.blank
+
+    def filled(value: float) -> products.Hits:
+        hits = blank()
+        hits.product[:] = hits.value[:] = value
+        return hits
+
+    found = []
+    for value in (0.0, np.inf, -np.inf):
+        monkeypatch.setattr(products.Hits, "blank", lambda value=value: filled(value))
+        found.append(nearest_rows(rows, 9, ThreadWorkers(2))[2])
+    for other in found[1:]:
+        assert np.array_equal(other.squares, found[0].squares)
+        assert np.array_equal(other.places, found[0].places)

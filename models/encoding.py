@@ -17,6 +17,10 @@ from models.devices import Precision, autocast, autocast_dtype, default_device
 
 Network: TypeAlias = Autoencoder | ConvAutoencoder | ContrastiveAutoencoder
 
+FILLED_TO = 32
+"""A batch is filled to a multiple of this: oneDNN compiles code for each number that it meets, and
+keeps it. Shards end in batches of any."""
+
 
 def encode(
     model: Network,
@@ -127,9 +131,13 @@ def _by_batches(
     result = np.empty((len(tiles), *shape), dtype=np.float32)
     with torch.inference_mode():
         for rows in _slices(len(tiles), batch_size):
-            images = network_input(tiles[rows], model.config, device)
+            batch = tiles[rows]
+            n = len(batch)
+            if filling := min(-n % FILLED_TO, batch_size - n):
+                batch = np.concatenate([batch, np.zeros((filling, *batch.shape[1:]), batch.dtype)])
+            images = network_input(batch, model.config, device)
             with autocast(dtype, device):
-                values = function(images)
+                values = function(images)[:n]
             result[rows] = values.float().cpu().numpy()
     return result
 

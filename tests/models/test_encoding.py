@@ -72,3 +72,21 @@ def test_arguments_out_of_bounds_are_refused(model: Autoencoder, tiles: NDArray[
         encode(model, tiles, batch_size=0)
     with pytest.raises(ValueError, match="precision='half'"):
         encode(model, tiles, precision="half")  # type: ignore[arg-type]
+
+
+def test_few_sizes_of_batches_are_seen_whatever_the_number_of_tiles(
+    model: Autoencoder, tiles: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, encode_images = set(), model.encode
+
+    def noted(images: torch.Tensor) -> torch.Tensor:
+        seen.add(len(images))
+        return encode_images(images)
+
+    monkeypatch.setattr(model, "encode", noted)
+    whole = encode(model, tiles, batch_size=35)
+    assert whole.shape == (40, 5)
+    for n in (1, 31, 32, 33, 36, 39):
+        part = encode(model, tiles[:n], batch_size=35)
+        np.testing.assert_allclose(part, whole[:n], rtol=0, atol=1e-5 * np.abs(whole).max())
+    assert seen == {32, 35}

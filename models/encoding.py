@@ -14,8 +14,10 @@ from models.autoencoder import Autoencoder, network_input, place
 from models.contrastive import ContrastiveAutoencoder
 from models.conv_autoencoder import ConvAutoencoder
 from models.devices import Precision, autocast, autocast_dtype, default_device
+from models.resnet import ResNet18
 
 Network: TypeAlias = Autoencoder | ConvAutoencoder | ContrastiveAutoencoder
+Encoder: TypeAlias = Network | ResNet18
 
 FILLED_TO = 32
 """A batch is filled to a multiple of this: oneDNN compiles code for each number that it meets, and
@@ -23,7 +25,7 @@ keeps it. Shards end in batches of any."""
 
 
 def encode(
-    model: Network,
+    model: Encoder,
     tiles: NDArray[np.uint16],
     *,
     batch_size: int = 256,
@@ -34,7 +36,7 @@ def encode(
 
     Parameters
     ----------
-    model : Network
+    model : Encoder
         Trained; it is moved to the device and put in evaluation mode.
     tiles : ndarray of uint16, shape (n, size, size)
         Normalised scale: 0 to 65535 stands for 0 to 1.
@@ -114,7 +116,7 @@ def reconstruction_error(
 
 
 def _by_batches(
-    model: Network,
+    model: Encoder,
     tiles: NDArray[np.uint16],
     function: Callable[[Tensor], Tensor],
     shape: tuple[int, ...],

@@ -43,6 +43,11 @@ class ResNetConfig:
         if self.input_size_px < 16 or self.channels not in (1, 3) or self.classes < 2:
             raise ValueError("input_size_px >= 16, channels 1 or 3 and classes >= 2 must hold.")
 
+    @property
+    def latent_dim(self) -> int:
+        """Number of features before the last layer."""
+        return WIDTHS[-1]
+
 
 class _Block(nn.Module):
     """Two 3 x 3 convolutions, and the way around them."""

@@ -29,7 +29,7 @@ from tasks.resumable import fit_or_go_on
 if TYPE_CHECKING:
     from models.fitting import FitResult, FitSettings
     from models.objectives import Objective
-    from models.resnet import ResNet18, ResNetConfig
+    from models.resnet import ResNet18
 
 KIND = "trials"
 FIGURES = "figures.json"
@@ -314,8 +314,7 @@ class _Trial:
         network = _seeded(lambda: ResNet18(config), self)
         if self.weights is not None:
             self._start_from_imagenet(network)
-            features, _ = _features(network, config, parts)
-            self._cluster(features, parts, of="imagenet_")
+            self._cluster(_features(network, parts), parts, of="imagenet_")
         settings = FitSettings(
             max_epochs=SUPERVISED_EPOCHS,
             batch_size=128,
@@ -333,10 +332,10 @@ class _Trial:
             train,
             self._shortened(settings),
         )
-        features, predicted = _features(network, config, parts)
+        features = _features(network, parts)
         for name, part in parts.items():
             if name != "train":
-                found = evaluation.scores(part.labels, predicted[name])
+                found = evaluation.scores(part.labels, _predicted(network, features[name]))
                 self._measure_all(name, asdict(found))
         self._cluster(features, parts)
         self._curve()
@@ -493,27 +492,22 @@ def _seeded(make: Any, trial: _Trial) -> Any:
 
 
 def _features(
-    network: ResNet18, config: ResNetConfig, parts: Mapping[str, LabelledPictures]
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, npt.NDArray[np.int64]]]:
-    """Features before the last layer, (n, 512), and the labels predicted, (n,), of each part."""
+    network: ResNet18, parts: Mapping[str, LabelledPictures]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Features before the last layer of each part, (n, 512)."""
+    from models.encoding import encode
+
+    return {name: encode(network, part.pixels) for name, part in parts.items()}
+
+
+def _predicted(network: ResNet18, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Label that the last layer gives to each row of features, (n,)."""
     import torch
 
-    from models.autoencoder import network_input
-
-    network.eval()
-    features, predicted = {}, {}
-    device = torch.device("cpu")
-    for name, part in parts.items():
-        with torch.no_grad():
-            rows = torch.cat(
-                [
-                    network.encode(network_input(part.pixels[i : i + 256], config, device))
-                    for i in range(0, len(part), 256)
-                ]
-            )
-            predicted[name] = network.to_classes(rows).argmax(1).numpy()
-        features[name] = rows.numpy()
-    return features, predicted
+    with torch.no_grad():
+        rows = torch.from_numpy(features).to(network.to_classes.weight.device)
+        labels: npt.NDArray[np.int64] = network.to_classes(rows).argmax(1).cpu().numpy()
+    return labels
 
 
 def _largest_shares(

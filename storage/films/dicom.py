@@ -351,10 +351,9 @@ def _check_syntax(picture: _Picture, source: str) -> None:
 
     try:
         available = get_decoder(UID(picture.syntax or "")).available_plugins
-        usable = any(name in available for name in _PLUGINS)
     except NotImplementedError:  # how pydicom says that it does not know the syntax
-        usable = False
-    if not usable:
+        available = ()
+    if not any(name in available for name in _PLUGINS):
         raise UnsupportedFilm(
             source,
             f"The transfer syntax is {picture.syntax or 'not stated'}, which is not read.",

@@ -31,6 +31,12 @@ SAID = ("mammosift is served", "started!")
 """What the command and then its worker say when they are ready."""
 TRIES, TRY_S = 12, 15
 """How often a form is submitted: where SQLite is locked, the form stays and says so."""
+SHORT = {
+    "Tile size (Optional)": "64",
+    "Epochs (Optional)": "2",
+    "Tiles planted to learn from (Optional)": "150",
+}
+"""Fields of the form that make a run short."""
 
 
 class Served:
@@ -153,6 +159,16 @@ def open_run_form(page: Any, served: Served, *, deployment: str, titled: str) ->
         page.get_by_text("Custom run").click,
         shows=titled,
     )
+
+
+def fill_run_form(page: Any, films: Path, out: Path, values: dict[str, str]) -> None:
+    """Fill in the form of a run by the titles of its fields."""
+    boxes = page.locator("textarea")
+    boxes.nth(0).fill(str(films))
+    boxes.nth(1).fill(str(out))
+    for label, value in values.items():
+        field = page.locator(".p-label", has=page.get_by_text(label, exact=True)).last
+        field.locator("input").first.fill(value)
 
 
 def submit_run_form(page: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from storage.workspace import Workspace
 from tasks import reviews
 from tasks.settings import CurationSettings
 from tests.flows.serving import (
-    CHROMIUM,
-    FLAGS,
     Served,
     go,
     open_artifact,
@@ -26,14 +22,6 @@ from tests.flows.serving import (
 )
 
 READER = "A. Reader"
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    server = Served(tmp_path)
-    yield server
-    if server.serve.poll() is None:
-        server.stop()
 
 
 @pytest.fixture
@@ -66,55 +54,49 @@ def fill_in(page: Any, url: str, picture: Path, **fields: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 @pytest.mark.timeout(900)
 def test_a_person_decides_in_the_ui_and_the_wait_outlives_worker_and_server(
-    curated: Workspace, served: Served, tmp_path: Path
+    curated: Workspace, served: Served, page: Any, pictures: Path
 ) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     before = read_manifest(curated).to_pandas().set_index("tile_id")
     shown, _ = reviews.show(curated, reviews.published(curated))
     label = shown.clusters[0].label
-    pictures = Path(os.environ.get("MAMMOSIFT_SCREENSHOTS", tmp_path))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        open_run_form(page, served, deployment="review", titled="What a review is told")
-        page.locator("textarea").nth(0).fill(curated.uri)
-        submit_run_form(page)
+    open_run_form(page, served, deployment="review", titled="What a review is told")
+    page.locator("textarea").nth(0).fill(curated.uri)
+    submit_run_form(page)
 
-        run = served.suspended(form=1)
-        url = f"{served.url}/runs/flow-run/{run['id']}"
-        open_artifact(page, url, "review-clusters")
-        page.get_by_text("review-clusters").first.click()
-        sheet = page.locator("img[src^='data:image/jpeg']").first
-        expect(sheet).to_be_visible(timeout=30_000)
-        assert sheet.evaluate("picture => picture.naturalWidth") > 500
-        page.screenshot(path=pictures / "review-artifact.png")
+    run = served.suspended(form=1)
+    url = f"{served.url}/runs/flow-run/{run['id']}"
+    open_artifact(page, url, "review-clusters")
+    page.get_by_text("review-clusters").first.click()
+    sheet = page.locator("img[src^='data:image/jpeg']").first
+    expect(sheet).to_be_visible(timeout=30_000)
+    assert sheet.evaluate("picture => picture.naturalWidth") > 500
+    page.screenshot(path=pictures / "review-artifact.png")
 
-        wrong = {"Clusters_to_drop": "999", "Threshold_of_the_misinformative_score": "7"}
-        fill_in(page, url, pictures / "review-wrong.png", **wrong)
-        served.suspended(form=2)
-        assert read_manifest(curated).to_pandas().set_index("tile_id").equals(before)
+    wrong = {"Clusters_to_drop": "999", "Threshold_of_the_misinformative_score": "7"}
+    fill_in(page, url, pictures / "review-wrong.png", **wrong)
+    served.suspended(form=2)
+    assert read_manifest(curated).to_pandas().set_index("tile_id").equals(before)
 
-        served.kill()
-        served.start()
-        assert served.suspended(form=2)["id"] == run["id"], "the wait outlived both"
+    served.kill()
+    served.start()
+    assert served.suspended(form=2)["id"] == run["id"], "the wait outlived both"
 
-        right = {
-            "Clusters_to_drop": "",
-            "Clusters_to_keep": str(label),
-            "Threshold_of_the_misinformative_score": "0.5",
-            "Reviewer": READER,
-        }
-        open_dialog(page, url, shows="NOT APPLIED, nothing was changed")
-        page.screenshot(path=pictures / "review-told.png")
-        fill_in(page, url, pictures / "review-right.png", **right)
-        served.wait(lambda run: run["state_type"] in ("COMPLETED", "FAILED", "CRASHED"))
-        go(page, url, shows="Completed", exact=True)
-        page.screenshot(path=pictures / "review-done.png")
-        browser.close()
+    right = {
+        "Clusters_to_drop": "",
+        "Clusters_to_keep": str(label),
+        "Threshold_of_the_misinformative_score": "0.5",
+        "Reviewer": READER,
+    }
+    open_dialog(page, url, shows="NOT APPLIED, nothing was changed")
+    page.screenshot(path=pictures / "review-told.png")
+    fill_in(page, url, pictures / "review-right.png", **right)
+    served.wait(lambda run: run["state_type"] in ("COMPLETED", "FAILED", "CRASHED"))
+    go(page, url, shows="Completed", exact=True)
+    page.screenshot(path=pictures / "review-done.png")
 
     after = read_manifest(curated).to_pandas().set_index("tile_id")
     judged = after[after.reviewed_by.notna()]

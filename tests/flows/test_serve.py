@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from tests.flows.serving import (
-    CHROMIUM,
-    FLAGS,
+    SHORT,
     Served,
+    fill_run_form,
     go,
     open_artifact,
     open_run_form,
@@ -23,14 +22,6 @@ from tests.flows.serving import (
 )
 
 RUN_S = 240
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """Server, worker and deployments that ``mammosift serve`` has started."""
-    server = Served(tmp_path)
-    yield server
-    server.stop()
 
 
 def assert_other_sites_cannot_use_the_api(served: str) -> None:
@@ -59,48 +50,33 @@ def listening_addresses() -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 @pytest.mark.timeout(600)
 def test_a_run_started_in_the_ui_finishes_and_shows_its_artifacts(
-    served: Served, film_folder: Path, tmp_path: Path
+    served: Served, page: Any, film_folder: Path, tmp_path: Path, pictures: Path
 ) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     out = tmp_path / "from-ui"
-    pictures = Path(os.environ.get("MAMMOSIFT_SCREENSHOTS", tmp_path))
-    with sync_playwright() as playwright:
-        assert_other_sites_cannot_use_the_api(served.url)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+    assert_other_sites_cannot_use_the_api(served.url)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
 
-        open_run_form(page, served, deployment="films", titled="What a curation run is told")
-        boxes = page.locator("textarea")
-        boxes.nth(0).fill(str(film_folder))
-        boxes.nth(1).fill(str(out))
-        for label, value in (
-            ("Tile size (Optional)", "64"),
-            ("Epochs (Optional)", "2"),
-            ("Tiles planted to learn from (Optional)", "150"),
-        ):
-            field = page.locator(".p-label", has=page.get_by_text(label, exact=True)).last
-            field.locator("input").first.fill(value)
-        page.screenshot(path=pictures / "ui-form.png")
-        submit_run_form(page)
+    open_run_form(page, served, deployment="films", titled="What a curation run is told")
+    fill_run_form(page, film_folder, out, SHORT)
+    page.screenshot(path=pictures / "ui-form.png")
+    submit_run_form(page)
 
-        deadline = time.monotonic() + RUN_S
-        while not list(out.glob("runs/*.json")) or not (out / "manifest").is_dir():
-            assert time.monotonic() < deadline, "the run did not finish"
-            time.sleep(1)
-        click = page.get_by_text(f"{film_folder.name} ").first.click
-        go(page, f"{served.url}/runs", click, shows="Completed", exact=True)
-        page.wait_for_timeout(1500)
-        page.screenshot(path=pictures / "ui-run.png")
-        open_artifact(page, page.url, "run-summary")
-        expect(page.get_by_text("progress-tiles").first).to_be_visible()
-        page.screenshot(path=pictures / "ui-artifacts.png")
-        browser.close()
+    deadline = time.monotonic() + RUN_S
+    while not list(out.glob("runs/*.json")) or not (out / "manifest").is_dir():
+        assert time.monotonic() < deadline, "the run did not finish"
+        time.sleep(1)
+    click = page.get_by_text(f"{film_folder.name} ").first.click
+    go(page, f"{served.url}/runs", click, shows="Completed", exact=True)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=pictures / "ui-run.png")
+    open_artifact(page, page.url, "run-summary")
+    expect(page.get_by_text("progress-tiles").first).to_be_visible()
+    page.screenshot(path=pictures / "ui-artifacts.png")
 
     (record,) = out.glob("runs/*.json")
     settings = json.loads(record.read_text())["settings"]

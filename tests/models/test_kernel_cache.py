@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import models
+from models import kernel_cache
 
 SAY = "import models, os; print(os.environ['NUMBA_CACHE_DIR'])"
 DENIED = "import os; os.access = lambda *_, **__: False; "
@@ -31,7 +31,9 @@ def folder(sources: Path, said: str = SAY, **env: str) -> str:
 
 def copied(tmp_path: Path) -> Path:
     (tmp_path / "models").mkdir()
-    shutil.copy(str(models.__file__), tmp_path / "models" / "__init__.py")
+    own = Path(str(kernel_cache.__file__))
+    for name in ("__init__.py", own.name):
+        shutil.copy(own.with_name(name), tmp_path / "models" / name)
     (tmp_path / "models" / "kernel.py").write_text("STEP = 1\n")
     return tmp_path
 
@@ -49,10 +51,13 @@ def test_a_changed_source_has_a_cache_of_its_own(tmp_path: Path) -> None:
 def test_caches_of_other_sources_go_when_they_are_no_longer_used(tmp_path: Path) -> None:
     sources = copied(tmp_path)
     now = Path(folder(sources))
-    old, recent = now.with_name(f"{models.OURS}old"), now.with_name(f"{models.OURS}recent")
+    old, recent = (
+        now.with_name(f"{kernel_cache.OURS}old"),
+        now.with_name(f"{kernel_cache.OURS}recent"),
+    )
     for other in (now, old, recent):
         other.mkdir(parents=True)
-    long_ago = time.time() - models.KEPT_S - 60
+    long_ago = time.time() - kernel_cache.KEPT_S - 60
     for unused in (now, old):
         os.utime(unused, (long_ago, long_ago))
     assert folder(sources) == str(now)
@@ -64,7 +69,7 @@ def test_an_unknown_user_without_a_home_can_import(tmp_path: Path) -> None:
     found = folder(
         copied(tmp_path), "import pathlib; pathlib.Path.expanduser = None; " + DENIED + SAY
     )
-    assert Path(found).name.startswith(models.OURS)
+    assert Path(found).name.startswith(kernel_cache.OURS)
 
 
 def test_a_folder_that_the_user_names_is_kept(tmp_path: Path) -> None:

@@ -235,7 +235,8 @@ def _curate(settings: Any, *, strict: bool) -> None:
     if settings.verdicts is not None:
         read_verdicts(settings.verdicts)
     Workspace.create(settings.out)
-    with _foreground("flows.curate:curate") as curate:
+    dask = settings.only("dask_address", "workers", "dask_cluster")
+    with _foreground("flows.curate:curate", tuple(dask.values())) as curate:
         record = curate(settings)
     tiles, films = record["tiles"], record["films"]
     excluded = sum(films["excluded"].values())
@@ -253,21 +254,31 @@ def _curate(settings: Any, *, strict: bool) -> None:
 
 
 @contextlib.contextmanager
-def _foreground(name: str) -> Iterator[Any]:
+def _foreground(name: str, dask: tuple[Any, ...] | None = None) -> Iterator[Any]:
     """Give a flow (``module:function``) to be run in this process.
 
-    It ends at once at Ctrl-C and where Prefect's server died.
+    It ends at once at Ctrl-C and where Prefect's server died. What the flow needs starts side by
+    side: Prefect's server, its modules, and workers if `dask` says which (`early_workers.begun`).
     """
     signal.signal(signal.SIGINT, _interrupted)
     from flows import temporary_server
 
-    use_server = temporary_server.start()  # it takes as long as to import the flow
-    module, _, function = name.partition(":")
-    flow = getattr(importlib.import_module(module), function)
-    use_server()
-    with temporary_server.needed(
-        lambda: _end("its Prefect server has ended, by a signal or for want of memory", FAILED)
-    ):
+    use_server = temporary_server.start()
+    with contextlib.ExitStack() as stack:
+        if dask is not None:
+            from flows import early_workers
+
+            stack.enter_context(early_workers.begun(*dask))
+        module, _, function = name.partition(":")
+        flow = getattr(importlib.import_module(module), function)
+        use_server()
+        stack.enter_context(
+            temporary_server.needed(
+                lambda: _end(
+                    "its Prefect server has ended, by a signal or for want of memory", FAILED
+                )
+            )
+        )
         yield flow
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from flows import dask_kinds
+from flows import dask_kinds, early_workers
 from storage.errors import FULL, InputError, MammosiftError, OutOfSpace
 from tasks.run_settings import DaskCluster
 
@@ -24,7 +24,9 @@ R = TypeVar("R")
 def dask_client(
     address: str | None, workers: int | None, kind: DaskCluster = "local"
 ) -> Iterator[Any]:
-    """Connect to a scheduler, or start a cluster that ends with the block.
+    """Connect to a scheduler, or to a cluster that was begun for this run, or start one.
+
+    One that is started ends with the block.
 
     Parameters
     ----------
@@ -57,6 +59,10 @@ def dask_client(
                 "up, and can this machine reach it?"
             ) from e
         with client:
+            yield client
+        return
+    if (begun := early_workers.taken(workers, kind)) is not None:
+        with Client(begun) as client:
             yield client
         return
     with dask_kinds.started(kind, workers) as cluster, Client(cluster) as client:

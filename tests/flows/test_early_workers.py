@@ -1,0 +1,59 @@
+"""Workers that start before the run asks for them."""
+
+import sys
+
+import psutil
+import pytest
+
+from flows import early_workers
+from flows.dask_cluster import dask_client, on_worker
+
+
+def _modules():
+    return psutil.Process().pid, {"torch", "sklearn"} <= set(sys.modules)
+
+
+def _running(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_run_takes_the_workers_that_were_begun_for_it():
+    with early_workers.begun(None, 1, "local"):
+        with dask_client(None, 1) as client:
+            pid, has_modules = on_worker(_modules)
+            assert has_modules
+            assert len(client.scheduler_info()["workers"]) == 1
+        with dask_client(None, 1):  # taken once: the next one has a cluster of its own
+            other, has_modules = on_worker(_modules)
+            assert other != pid
+            assert not has_modules
+        assert _running(pid)
+        assert not _running(other)
+    assert not _running(pid)
+
+
+def test_workers_that_no_run_takes_end_with_the_block():
+    with early_workers.begun(None, 1, "local"):
+        workers = [c.pid for c in psutil.Process().children(recursive=True)]
+        assert workers
+    assert early_workers.taken(1, "local") is None
+    assert not any(_running(pid) for pid in workers if pid not in _helpers())
+
+
+def _helpers():
+    """Python's own resource tracker stays."""
+    return {
+        c.pid
+        for c in psutil.Process().children(recursive=True)
+        if "resource_tracker" in " ".join(c.cmdline())
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"), [("tcp://127.0.0.1:1", "local"), (None, "slurm")], ids=["address", "slurm"]
+)
+def test_nothing_starts_for_a_cluster_that_is_elsewhere(address, kind):
+    before = {c.pid for c in psutil.Process().children(recursive=True)}
+    with early_workers.begun(address, 1, kind):
+        assert {c.pid for c in psutil.Process().children(recursive=True)} == before
+        assert early_workers.taken(1, kind) is None

@@ -21,6 +21,7 @@ from sklearn.metrics import (
 from torch.nn import functional
 
 from models.kmeans import KMeansClusterer, sweep
+from models.neighbour_means import unit_rows
 from models.neighbours import nearest
 
 NEIGHBOURS = 5
@@ -256,12 +257,6 @@ def cluster_rows(rows: NDArray[np.floating], n_clusters: int, *, seed: int) -> K
     return KMeansClusterer(n_clusters=n_clusters, random_state=seed).fit(rows)
 
 
-def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Rows at length 1 (zeros stay), so that Euclidean distance ranks by cosine similarity."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
-
-
 def evaluate(
     parts: Mapping[str, Part],
     *,
@@ -269,6 +264,7 @@ def evaluate(
     seed: int,
     probe: ProbeSettings | None = None,
     by_cosine: bool = False,
+    clustered: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure embeddings of all parts by clusters, neighbours and a linear probe.
 
@@ -282,6 +278,9 @@ def evaluate(
     probe : ProbeSettings, optional
     by_cosine : bool
         Cluster and compare rows at length 1.
+    clustered : mapping of str to ndarray, optional
+        Rows of each part as k-means shall see them (`models.neighbour_means`); neighbours and the
+        probe see the part's own.
 
     Returns
     -------
@@ -295,12 +294,13 @@ def evaluate(
             for name, part in parts.items()
         }
     train = parts["train"]
-    clusterer = cluster_rows(train.rows, n_clusters, seed=seed)
+    clustered = clustered or {name: part.rows for name, part in parts.items()}
+    clusterer = cluster_rows(clustered["train"], n_clusters, seed=seed)
     names = name_clusters(clusterer.labels_, train.labels, len(clusterer.cluster_centers_))
     linear = LinearProbe(train, probe or ProbeSettings(), seed=seed)
     found: dict[str, dict[str, float]] = {}
     for name, part in parts.items():
-        clusters = clusterer.labels_ if part is train else clusterer.predict(part.rows)
+        clusters = clusterer.labels_ if part is train else clusterer.predict(clustered[name])
         found[name] = _named("mapping", scores(part.labels, names[clusters]))
         found[name] |= asdict(agreement(part.labels, clusters))
         if part is not train:

@@ -44,6 +44,7 @@ CODE = (
     "models.epochs",
     "models.evaluation",
     "models.fitting",
+    "models.neighbour_means",
     "models.objectives",
     "models.optimizers",
     "models.planes",
@@ -208,6 +209,7 @@ class _Trial:
     def _contrastive(self, parts: Mapping[str, LabelledPictures]) -> None:
         from models import encoding, evaluation
         from models.contrastive import ContrastiveAutoencoder
+        from models.neighbour_means import NeighbourMeans, unit_rows
         from models.objectives import Contrastive
         from tasks.recipes import QUICK_PROBE, contrastive_recipe
 
@@ -228,42 +230,51 @@ class _Trial:
         self._views(recipe.augmentation, parts["train"].pixels)
         self._fit("encoder", objective, parts["train"], self._shortened(recipe.encoder))
         rows = {name: encoding.encode(network, p.pixels) for name, p in parts.items()}
-        k = self._choose(evaluation.unit_rows(rows["train"]), recipe.cluster_counts)
+        means = NeighbourMeans(
+            rows["train"],
+            neighbours=min(recipe.mean_neighbours, len(rows["train"])),
+            rounds=recipe.mean_rounds,
+        )
+        clustered = {n: means.rows_ if n == "train" else means.transform(rows[n]) for n in rows}
+        k = self._choose(clustered["train"], recipe.cluster_counts)
         measured = evaluation.evaluate(
             {n: evaluation.Part(rows=rows[n], labels=p.labels) for n, p in parts.items()},
             n_clusters=k,
             seed=self.seed,
             probe=QUICK_PROBE if given.quick else None,
             by_cosine=True,
+            clustered=clustered,
         )
         for name, found in measured.items():
             self._measure_all(name, found)
         self._curve()
-        self._map(evaluation.unit_rows(rows["test"]), parts["test"].labels)
+        self._map(unit_rows(rows["test"]), parts["test"].labels)
         self.charts.latent(network, rows["test"], least=None)
-        self._prototypes(network, rows["train"], k, recipe, parts)
+        length = float(np.linalg.norm(rows["train"], axis=1).mean())  # as long as embeddings are
+        self._prototypes(network, clustered["train"], length, k, recipe, parts)
 
     def _prototypes(
         self,
         network: Any,
-        rows: npt.NDArray[np.float32],
+        clustered: npt.NDArray[np.float32],
+        length: float,
         k: int,
         recipe: Any,
         parts: Mapping[str, LabelledPictures],
     ) -> None:
-        """Freeze the encoder, and learn to paint from prototypes."""
+        """Freeze the encoder, and learn to paint from prototypes of this length."""
         import torch
 
         from models import encoding, evaluation
         from models.contrastive import PrototypeDecoder
+        from models.neighbour_means import unit_rows
         from models.objectives import PrototypeReconstruction
 
-        centres = evaluation.cluster_rows(evaluation.unit_rows(rows), k, seed=self.seed)
-        length = float(np.linalg.norm(rows, axis=1).mean())  # as long as embeddings are
+        centres = evaluation.cluster_rows(clustered, k, seed=self.seed)
         decoder = _seeded(
             lambda: PrototypeDecoder(
                 network.config,
-                evaluation.unit_rows(centres.cluster_centers_) * length,
+                unit_rows(centres.cluster_centers_) * length,
                 temperature=recipe.assignment_temperature,
             ),
             self,

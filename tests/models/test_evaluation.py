@@ -18,7 +18,6 @@ from models.evaluation import (
     name_clusters,
     predict_by_neighbours,
     scores,
-    unit_rows,
 )
 
 
@@ -96,11 +95,13 @@ def test_the_elbow_lies_at_the_number_of_blobs() -> None:
     assert choose_clusters(blobs(300, 0, classes=4).rows, list(range(1, 11)), seed=0) == 4
 
 
-def test_rows_of_length_one_keep_zeros() -> None:
-    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [
-        [pytest.approx(0.6), pytest.approx(0.8)],
-        [0.0, 0.0],
-    ]
+def test_clusters_may_be_of_other_rows_than_neighbours_and_probe() -> None:
+    train, test = blobs(300, 0), blobs(100, 1)
+    useless = {"train": np.zeros((300, 2)), "test": np.zeros((100, 2))}
+    useless["train"][0] = 1.0
+    found = evaluate({"train": train, "test": test}, n_clusters=2, seed=0, clustered=useless)
+    assert found["test"]["knn_accuracy"] > 0.99
+    assert found["test"]["mapping_accuracy"] < 0.5
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:

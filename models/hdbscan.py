@@ -1,7 +1,8 @@
-"""HDBSCAN, exact: the spanning tree by the pair engine, the hierarchy by the hdbscan library."""
+"""HDBSCAN, exact: the spanning tree by the pair engine, the choice of clusters by hdbscan."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -10,13 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from models.cluster_tree import CONDENSED, as_arrays, nodes_of_labels
+from models.cluster_tree import CONDENSED, as_arrays, condense, nodes_of_labels, root_of
 from models.neighbours import nearest_stored
 from models.pairs.block_search import SearchInBlocks, nearest_of_blocks
 from models.pairs.blocks import Blocks, is_stored, require_matrix, scratch_folder, stored
 from models.pairs.nearest import Nearest, nearest_rows
 from models.pairs.projection import Rows
-from models.pairs.sides import Side
 from models.pairs.spanning_tree import SearchInMemory, Tree, spanning_tree
 from models.workers import DaskWorkers, ThreadWorkers, Workers
 
@@ -31,7 +31,7 @@ class Hierarchy(NamedTuple):
     ----------
     labels : ndarray of int32, shape (n,)
         -1 is noise; clusters are numbered by their first row.
-    membership, outlier_score : ndarray of float32, shape (n,)
+    membership : ndarray of float32, shape (n,)
         In [0, 1].
     condensed : ndarray, structured
         One row an edge of the condensed tree: ``parent``, ``child`` (a row's number below n, else
@@ -40,7 +40,6 @@ class Hierarchy(NamedTuple):
 
     labels: NDArray[np.int32]
     membership: NDArray[np.float32]
-    outlier_score: NDArray[np.float32]
     condensed: NDArray[Any]
 
 
@@ -68,11 +67,11 @@ def least_tree(
     core : ndarray of float64, shape (n,)
         Core distances.
     """
-    leaves, projection, found = nearest_rows(rows, max(min_samples, LISTED), workers)
+    order, side, projection, found = nearest_rows(rows, max(min_samples, LISTED), workers)
     reach = min(min_samples, found.squares.shape[1]) - 1
-    search = SearchInMemory(Side.of(leaves), projection, workers)
+    search = SearchInMemory(side, projection, workers)
     tree = spanning_tree(found, reach + 1, search, certify=exact)
-    return tree_edges(tree, leaves.order), _core_distances(found, reach, leaves.order)
+    return tree_edges(tree, order), _core_distances(found, reach, order)
 
 
 def least_tree_blocks(
@@ -140,23 +139,17 @@ def choose_clusters(
     min_cluster_size, method, epsilon
         See `HDBSCANClusterer`.
     """
-    from hdbscan._hdbscan_linkage import label  # 1.5 s, and only this method needs it
-    from hdbscan._hdbscan_tree import outlier_scores
-    from hdbscan.hdbscan_ import _tree_to_labels
+    # 1.5 s, and only this method needs it
+    from hdbscan._hdbscan_tree import compute_stability, get_clusters
 
-    labels, membership, _, condensed, _ = _tree_to_labels(
-        None,
-        label(merges(edges)),
-        min_cluster_size,
+    condensed = condense(merges(edges), min_cluster_size)
+    labels, membership, _ = get_clusters(
+        condensed,
+        compute_stability(condensed),
         method,
         cluster_selection_epsilon=epsilon,
     )
-    return Hierarchy(
-        _by_first_row(labels),
-        _unit_interval(membership),
-        _unit_interval(outlier_scores(condensed)),
-        condensed,
-    )
+    return Hierarchy(_by_first_row(labels), _unit_interval(membership), condensed)
 
 
 def merges(edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,14 +174,6 @@ def merges(edges: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @njit(nogil=True, cache=True)
-def _root(row, parents):  # type: ignore[no-untyped-def]
-    while parents[row] != row:
-        parents[row] = parents[parents[row]]
-        row = parents[row]
-    return row
-
-
-@njit(nogil=True, cache=True)
 def _chained(rows, distances):  # type: ignore[no-untyped-def]
     n = len(distances)
     parents, sizes = np.arange(n + 1), np.ones(n + 1, dtype=np.int64)
@@ -198,19 +183,29 @@ def _chained(rows, distances):  # type: ignore[no-untyped-def]
         stop = start + 1
         while stop < n and distances[stop] == distances[start]:
             stop += 1
+        if stop == start + 1:
+            a, b = root_of(rows[start, 0], parents), root_of(rows[start, 1], parents)
+            a, b = min(a, b), max(a, b)
+            parents[b] = a
+            larger, smaller = (b, a) if sizes[b] > sizes[a] else (a, b)
+            chained[start, 0], chained[start, 1] = larger, smaller
+            chained[start, 2] = distances[start]
+            sizes[a] += sizes[b]
+            start = stop
+            continue
         ends = np.empty(2 * (stop - start), dtype=np.int64)
         for e in range(start, stop):
-            ends[2 * (e - start)] = _root(rows[e, 0], parents)
-            ends[2 * (e - start) + 1] = _root(rows[e, 1], parents)
+            ends[2 * (e - start)] = root_of(rows[e, 0], parents)
+            ends[2 * (e - start) + 1] = root_of(rows[e, 1], parents)
         for i in range(0, len(ends), 2):  # the lowest row is the root
-            a, b = _root(ends[i], parents), _root(ends[i + 1], parents)
+            a, b = root_of(ends[i], parents), root_of(ends[i + 1], parents)
             parents[max(a, b)] = min(a, b)
         parts = np.unique(ends)
         parts = parts[np.argsort(-sizes[parts], kind="mergesort")]
         own = sizes[parts]
         wholes = np.empty_like(parts)
         for i in range(len(parts)):
-            wholes[i] = _root(parts[i], parents)
+            wholes[i] = root_of(parts[i], parents)
         order = np.argsort(wholes, kind="mergesort")
         at, leader, total = start, -1, 0
         for i in order:
@@ -300,13 +295,13 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if not is_stored(X):
             rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
         require_matrix(rows)
+        self.__dict__.pop("outlier_score_", None)  # of an earlier fit
         self.n_features_in_ = rows.shape[1]
         n = rows.shape[0]
         self._rows = rows
         if n < self.min_cluster_size:
             self.labels_ = np.full(n, NOISE, dtype=np.int32)
             self.membership_ = np.zeros(n, dtype=np.float32)
-            self.outlier_score_ = np.zeros(n, dtype=np.float32)
             self.condensed_tree_ = np.empty(0, dtype=CONDENSED)
             return self
         self.spanning_tree_, self.core_distances_ = self._tree(rows, min_samples)
@@ -318,9 +313,18 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         )
         self.labels_ = found.labels
         self.membership_ = found.membership
-        self.outlier_score_ = found.outlier_score
         self.condensed_tree_ = found.condensed
         return self
+
+    @cached_property
+    def outlier_score_(self) -> NDArray[np.float32]:
+        """Outlier score of each row, (n,), found when it is asked for."""
+        from hdbscan._hdbscan_tree import outlier_scores
+
+        check_is_fitted(self)
+        if len(self.condensed_tree_) == 0:
+            return np.zeros(len(self.labels_), dtype=np.float32)
+        return _unit_interval(outlier_scores(self.condensed_tree_))
 
     def _tree(self, rows: Any, min_samples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         threads = ThreadWorkers(self.n_jobs)

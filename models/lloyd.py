@@ -244,9 +244,9 @@ def _assign_open(rows, centres, shifts, ways, origin, labels, upper, each, sums,
             distance = distance * (1.0 - error) - off[c]
             if not upper[row] < distance <= LARGE:  # or no number
                 if exact < 0.0:
-                    exact = squared_distance(rows[row], centres[own], np.inf)
+                    exact = squared_distance(rows[row], centres[own])
                     best = exact
-                square = squared_distance(rows[row], centres[c], np.inf)
+                square = squared_distance(rows[row], centres[c])
                 if square < best or (square == best and c < at):
                     best, at = square, c
                     upper[row] = np.sqrt(best) * (1.0 + 1e-12)
@@ -291,7 +291,7 @@ def _undecided(rows, centres, shifts, who, far, next_far, labels, upper, lower):
         lower[row] -= next_far if own == who else far
         if upper[row] < lower[row]:
             continue
-        exact = np.sqrt(squared_distance(rows[row], centres[own], np.inf))
+        exact = np.sqrt(squared_distance(rows[row], centres[own]))
         upper[row] = exact * (1.0 + 1e-12)
         if upper[row] < lower[row]:
             continue
@@ -349,7 +349,7 @@ def _assign(rows, todo, centres, small, squares, origin, labels, upper, lower, s
                 square = np.float64(squares[c]) - 2.0 * product[i, c] + sizes[i]
                 square -= error * (sizes[i] + squares[c])
                 if square <= limit:
-                    square = squared_distance(rows[r], centres[c], np.inf)
+                    square = squared_distance(rows[r], centres[c])
                 if square < best:
                     best, second, at = square, best, c
                 elif square < second:
@@ -433,13 +433,13 @@ def _assign_near(  # type: ignore[no-untyped-def]
                     continue
                 for c in range(strip, strip + STRIP):
                     if bits[i, c] < 0:
-                        square = squared_distance(rows[r], centres[c], second)
+                        square = squared_distance(rows[r], centres[c])
                         if square < best or (square == best and c < at):
                             best, second, at = square, best, c
                         elif square < second:
                             second = square
             if at != own:
-                exact = squared_distance(rows[r], centres[own], np.inf)
+                exact = squared_distance(rows[r], centres[own])
                 if exact < best or (exact == best and own < at):  # the bound was a little low
                     best, second, at = exact, best, own
                 else:
@@ -465,7 +465,7 @@ def _two_nearest(rows, centres, small, squares, origin, labels):  # type: ignore
                 tile[r - start, j] = rows[r, j] - origin[j]
         product = np.dot(tile[: stop - start], small.T)
         for r in range(start, stop):
-            own[r] = squared_distance(rows[r], centres[labels[r]], np.inf)
+            own[r] = squared_distance(rows[r], centres[labels[r]])
             size = np.float64((tile[r - start] * tile[r - start]).sum())
             at, least = -1, np.inf
             for c in range(k):
@@ -474,12 +474,12 @@ def _two_nearest(rows, centres, small, squares, origin, labels):  # type: ignore
                     at, least = c, square
             if at < 0:
                 continue
-            other[r] = squared_distance(rows[r], centres[at], np.inf)
+            other[r] = squared_distance(rows[r], centres[at])
             for c in range(k):  # those that rounding may have hidden
                 square = squares[c] - 2.0 * product[r - start, c] + size
                 square -= error * (size + squares[c])
                 if square < other[r] and c != labels[r] and c != at:
-                    other[r] = min(other[r], squared_distance(rows[r], centres[c], other[r]))
+                    other[r] = min(other[r], squared_distance(rows[r], centres[c]))
     return own, other
 
 

@@ -71,13 +71,13 @@ def _checked(rows: ArrayLike) -> Rows:
 
 
 def _in_memory(rows: Rows, k: int, n_jobs: int | None) -> Iterator[Neighbours]:
-    leaves, _, found = nearest_rows(rows, k, ThreadWorkers(n_jobs))
+    order, _, _, found = nearest_rows(rows, k, ThreadWorkers(n_jobs))
     position = np.empty(len(rows), dtype=np.int64)
-    position[leaves.order] = np.arange(len(rows))
+    position[order] = np.arange(len(rows))
     for start in range(0, len(rows), CHUNK_ROWS):
         part = position[start : start + CHUNK_ROWS]
         distances = np.sqrt(found.squares[part]).astype(np.float32)
-        yield Neighbours(leaves.order[found.places[part]], distances)
+        yield Neighbours(order[found.places[part]], distances)
 
 
 def _by_blocks(

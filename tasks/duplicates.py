@@ -224,8 +224,8 @@ def _near(rows: npt.NDArray[np.float32]) -> tuple[Numbers, Numbers]:
     del plain, keys
     again = np.flatnonzero(distinct[copy_of] != np.arange(len(rows)))
     # itself is one of its nearest
-    leaves, _, found = nearest_rows(rows[distinct], NEIGHBOURS + 1, ThreadWorkers())
-    order = distinct[leaves.order]
+    order, _, _, found = nearest_rows(rows[distinct], NEIGHBOURS + 1, ThreadWorkers())
+    order = distinct[order]
     limit = (RADIUS_SHARE**2) * 2 * rows.shape[1]
     position, rank = np.nonzero(found.squares <= limit)
     first, second = order[position], order[found.places[position, rank]]

@@ -193,7 +193,7 @@ def _probe(a, rows, of_a, b, of_b, square, place):  # type: ignore[no-untyped-de
             continue
         for q in range(0, n, step):
             if of_b.component[q] != of_a.component[p]:
-                d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], np.inf)
+                d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]])
                 weight = max(d, max(of_a.core[p], of_b.core[q]))
                 if weight < square[i]:
                     square[i] = weight

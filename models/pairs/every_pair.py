@@ -186,7 +186,7 @@ def _is_within(a, b, brief_a, brief_b, p, q, value, search, work):  # type: igno
     if value * (1.0 - 2.0**-7) + most < 0.0:
         return True
     work[1] += 1
-    return squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], search.limit) <= search.limit
+    return squared_distance(a.rows[a.order[p]], b.rows[b.order[q]]) <= search.limit
 
 
 def scan_on_device(

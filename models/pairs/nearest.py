@@ -29,12 +29,12 @@ from models.pairs.products import (
     squared_distance,
 )
 from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection, Rows, sample_rows
-from models.pairs.sides import Side, box_distance, load, load_some, near_box
+from models.pairs.sides import Side, box_distance, load, load_some, near_box, wide_distance
 from models.workers import Workers
 
 REACH_SHARES = (0.0, 0.4, 0.65, 0.8, 0.9, 0.96, 1.0)
-PROBES = 256
-REACH_ROWS = 16_384
+PROBES = 128
+REACH_ROWS = 4_096
 OPENING_LEAVES = 4
 SLACK = 1e-6  # relative; what rounding can do to the distance of two boxes
 
@@ -263,7 +263,11 @@ def _reach(squares, members, scale):  # type: ignore[no-untyped-def]
 def _nearest_of_tile(  # type: ignore[no-untyped-def]
     queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
 ):
-    """Multiply all columns; hits are what may be among a query's k nearest of the tile."""
+    """Multiply all columns; hits are what may be among a query's k nearest of the tile.
+
+    The targets are looked at in classes: as many values as there are classes whose least value lies
+    below some limit do so, too. What rounding may have done to each value is within its slack.
+    """
     width = columns + 2
     k = squares.shape[1]
     for i in range(n_queries):  # no limit: the product is the squared distance
@@ -271,23 +275,42 @@ def _nearest_of_tile(  # type: ignore[no-untyped-def]
     find_hits(queries, n_queries, targets, n_targets, columns, hits)
     padded = (n_targets + STRIP - 1) // STRIP * STRIP
     product = hits.product[: n_queries * padded].reshape(n_queries, padded)
-    largest = np.float32(0.0)
-    for j in range(n_targets):
-        largest = max(largest, targets.squares[j])
-    error = 2.0 * margin(columns)
+    error = np.float32(2.0 * margin(columns))
+    slack = np.full(padded, np.float32(np.inf), dtype=np.float32)
+    for t in range(n_targets):
+        slack[t] = error * targets.squares[t]
+    most, least = np.empty(STRIP, dtype=np.float32), np.empty(STRIP, dtype=np.float32)
     lowest = np.empty(k, dtype=np.float32)
     found = 0
     for i in range(n_queries):
-        slack = error * (np.float64(queries.squares[i]) + largest)
+        values = product[i]
+        _least_of_classes(values, slack, most, least)
+        own = np.float64(error) * queries.squares[i]
         limit = squares[queries.positions[i], -1] * scale * scale
-        if n_targets > k:
-            limit = min(limit, np.float64(_kth(product[i], n_targets, lowest)) + slack)
-        for j in range(n_targets):
-            if product[i, j] - slack <= limit:
-                hits.query[found] = i
-                hits.target[found] = j
-                found += 1
+        if k <= STRIP:
+            limit = min(limit, np.float64(_kth(most, STRIP, lowest)) + own)
+        limit = np.float32((limit + own) * (1.0 + 1e-6))
+        for c in range(STRIP):
+            if least[c] > limit:
+                continue
+            for t in range(c, n_targets, STRIP):
+                if values[t] - slack[t] <= limit:
+                    hits.query[found] = i
+                    hits.target[found] = t
+                    found += 1
     return found
+
+
+@compiled
+def _least_of_classes(values, slack, most, least):  # type: ignore[no-untyped-def]
+    """Find the least value of each class of places, at most and at least."""
+    most[:] = np.inf
+    least[:] = np.inf
+    for start in range(0, len(values), STRIP):
+        for c in range(STRIP):
+            high, low = values[start + c] + slack[start + c], values[start + c] - slack[start + c]
+            most[c] = high if high < most[c] else most[c]
+            least[c] = low if low < least[c] else least[c]
 
 
 @compiled
@@ -329,17 +352,21 @@ def _insert(  # type: ignore[no-untyped-def]
     rows_a, order_a, rows_b, order_b, offset = a.rows, a.order, b.rows, b.order, b.offset
     queried, asked = queries.positions, targets.positions
     hit_query, hit_target, hit_value = hits.query, hits.target, hits.value
-    measured, last, least = 0, -1, np.inf
+    look_first = a.wide.shape[1] > 0 and error > 0.0
+    measured, last, least, farthest = 0, -1, np.inf, np.inf
     for h in range(found):
         i = hit_query[h]
         p, q = queried[i], asked[hit_target[h]]
         if i != last:
             last, least = i, np.inf
+            farthest = _limit_of(squares[p, k - 1], error, scale) * (1.0 + 1e-5)
         if not opening and hit_value[h] >= least:  # while opening, no value is set
+            continue
+        if look_first and wide_distance(a.wide[p], b.wide[q]) > farthest:
             continue
         worst = squares[p, k - 1]
         measured += 1
-        d = squared_distance(rows_a[order_a[p]], rows_b[order_b[q]], worst)
+        d = squared_distance(rows_a[order_a[p]], rows_b[order_b[q]])
         if d >= worst or _is_in(squares[p], places[p], d, q + offset):
             continue
         at = k - 1
@@ -350,7 +377,9 @@ def _insert(  # type: ignore[no-untyped-def]
         squares[p, at] = d
         places[p, at] = q + offset
         if not opening:
-            least = _limit_of(squares[p, k - 1], error, scale) - min(max(limits[i], TINY), HUGE)
+            limit = _limit_of(squares[p, k - 1], error, scale)
+            least = limit - min(max(limits[i], TINY), HUGE)
+            farthest = limit * (1.0 + 1e-5)
     return measured
 
 
@@ -377,7 +406,9 @@ def probes_of(sample: Rows) -> Rows:
     return sample[:: max(1, len(sample) // PROBES)][:PROBES]
 
 
-def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projection, Nearest]:
+def nearest_rows(
+    rows: Rows, k: int, workers: Workers
+) -> tuple[NDArray[np.int64], Side, Projection, Nearest]:
     """Find the k nearest rows of each row, itself the first.
 
     Parameters
@@ -391,10 +422,13 @@ def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projecti
 
     Returns
     -------
-    leaves : Leaves
+    order : ndarray of int64, shape (n,)
+        Row number at each position.
+    side : Side
+        The rows, copied in that order where they are in memory.
     projection : Projection
     found : Nearest
-        By position in the leaves.
+        By position.
     """
     k = min(k, len(rows))
     sample = sample_rows(rows)
@@ -402,7 +436,7 @@ def nearest_rows(rows: Rows, k: int, workers: Workers) -> tuple[Leaves, Projecti
     some = rows[:: max(1, len(rows) // REACH_ROWS)]  # a little too far is near enough
     projection = Projection.fit(sample, distances_to_nearest(queries, some, k), queries)
     leaves = Leaves.of(rows, projection)
-    side = Side.of(leaves)
+    side = Side.of(leaves) if isinstance(rows, np.memmap) else Side.gathered(leaves, projection)
     found = Nearest.blank(len(rows), k)
     find_nearest(side, side, found, projection, workers)
-    return leaves, projection, found
+    return leaves.order, side, projection, found

@@ -238,23 +238,14 @@ def find_hits(queries, n_queries, targets, n_targets, columns, hits):  # type: i
     return found
 
 
-HEAD = 64  # columns: most pairs that are far apart show it there
-
-
 @summing
-def squared_distance(a, b, limit):  # type: ignore[no-untyped-def]
-    """Squared distance of two rows in float64; where it exceeds the limit, a part that does too."""
+def squared_distance(a, b):  # type: ignore[no-untyped-def]
+    """Squared distance of two rows in float64.
+
+    One plain loop: to stop where a limit is passed costs more than the columns that it saves.
+    """
     total = 0.0
-    start = 0
-    if len(a) >= HEAD:
-        for k in range(HEAD):  # a fixed length, so that it is unrolled
-            difference = np.float64(a[k]) - np.float64(b[k])
-            total += difference * difference
-        if total > limit:
-            return total
-        start = HEAD
-    rest = 0.0
-    for k in range(start, len(a)):
+    for k in range(len(a)):
         difference = np.float64(a[k]) - np.float64(b[k])
-        rest += difference * difference
-    return total + rest
+        total += difference * difference
+    return total

@@ -12,6 +12,7 @@ Rows = NDArray[np.floating]
 SAMPLE_ROWS = 4096
 TARGETS = 2048
 LEADING = (5, 13, 21, 29, 45, 61, 93)  # with residual and two columns of norms: a multiple of 8
+WIDE = 47  # components of the second, wider look at a pair; with the rest's length 192 bytes a row
 CHUNK_VALUES = 1 << 17  # 1 MB of float64
 
 # of one pair, in nanoseconds on one core of 2021: only their ratios matter, and only for speed
@@ -38,12 +39,15 @@ class Projection:
         length, so that float32 is enough for data of any scale.
     pays : bool
         Whether products of the coordinates are expected to be cheaper than those of all columns.
+    spare : ndarray of float64, shape (dim, n_spare), or None
+        The components that come next; together `WIDE`.
     """
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]
     unit: float
     pays: bool
+    spare: NDArray[np.float64] | None = None
 
     @property
     def width(self) -> int:
@@ -81,16 +85,24 @@ class Projection:
         centred = sample - mean
         components = min(max(LEADING), sample.shape[1])
         axes = _principal_axes(centred, components)
-        pays = True
+        pays, spare = True, None
         if sample.shape[1] > LEADING[0]:
             if queries is None:
                 queries = sample[:: max(1, len(sample) // 128)][:128]
             against = centred[:TARGETS] if targets is None else targets - mean
             n_axes, pays = _cheapest(queries - mean, against, axes, radius)
+            if n_axes < WIDE < axes.shape[1]:
+                spare = axes[:, n_axes:WIDE].copy()
             axes = axes[:, :n_axes]
         usual = float(np.median(np.linalg.norm(centred, axis=1)))
         unit = 2.0 ** round(np.log2(usual)) if usual > 0 else 1.0
-        return cls(mean, np.ascontiguousarray(axes), unit, pays)
+        return cls(mean, np.ascontiguousarray(axes), unit, pays, spare)
+
+    def widened(self) -> Projection | None:
+        """Give the projection with the spare components; None where there are none."""
+        if self.spare is None:
+            return None
+        return Projection(self.mean, np.hstack([self.axes, self.spare]), self.unit, self.pays)
 
     @classmethod
     def none(cls, sample: Rows) -> Projection:

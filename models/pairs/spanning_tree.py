@@ -210,7 +210,7 @@ def _probe(side, forest, rows):  # type: ignore[no-untyped-def]
             while 0 <= q < n and seen < PROBES:
                 if forest.component[q] != root:
                     seen += 1
-                    d = squared_distance(side.rows[side.order[p]], side.rows[side.order[q]], np.inf)
+                    d = squared_distance(side.rows[side.order[p]], side.rows[side.order[q]])
                     _offer(max(d, max(forest.core[p], forest.core[q])), p, q, forest)
                 q += sign
 
@@ -385,7 +385,7 @@ def lightest_of_group(  # type: ignore[no-untyped-def]
                 p = members[i]
                 if of_a.component[p] == of_b.component[q] or of_b.core[q] >= square[i]:
                     continue
-                d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], square[i])
+                d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]])
                 weight = max(d, max(of_a.core[p], of_b.core[q]))
                 if weight < square[i]:
                     square[i] = weight

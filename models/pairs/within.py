@@ -310,7 +310,7 @@ def _accept(a, b, full, found, search, density, buffers, targets, n_pairs, work)
             within = hits.value[h] < -error * (squares[0] + squares[1] + limit)
         if not within:
             work[1] += 1
-            d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]], search.limit)
+            d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]])
             within = d <= search.limit
         if within:
             buffers.first[n_pairs] = first

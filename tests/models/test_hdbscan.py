@@ -24,6 +24,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from models.cluster_tree import cluster_tree
+from models.cluster_tree import condense
 from models.hdbscan import NOISE, HDBSCANClusterer, least_tree, least_tree_blocks, merges
 from models.pairs.blocks import Blocks, stored
 from models.pairs.nearest import nearest_rows
@@ -77,16 +78,16 @@ class TestNearestRows:
     @pytest.mark.parametrize("dim", [1, 3, 24, 150])
     def test_distances_are_those_of_all_pairs(self, k: int, dim: int) -> None:
         rows = surface(900, dim=dim, seed=k)
-        leaves, _, found = nearest_rows(rows, k, ThreadWorkers(2))
+        order, _, _, found = nearest_rows(rows, k, ThreadWorkers(2))
         exact = np.sort(cdist(rows.astype(np.float64), rows.astype(np.float64)), axis=1)[:, :k]
         np.testing.assert_allclose(
-            np.sqrt(found.squares), exact[leaves.order], rtol=1e-12, atol=1e-12
+            np.sqrt(found.squares), exact[order], rtol=1e-12, atol=1e-12
         )
 
     def test_places_are_those_of_the_distances_and_no_row_is_listed_twice(self) -> None:
         rows = surface(1200).astype(np.float64)
-        leaves, _, found = nearest_rows(rows, 9, ThreadWorkers(2))
-        ordered = rows[leaves.order]
+        order, _, _, found = nearest_rows(rows, 9, ThreadWorkers(2))
+        ordered = rows[order]
         squares = np.square(ordered[:, None] - ordered[found.places]).sum(axis=2)
         np.testing.assert_allclose(squares, found.squares, rtol=1e-12)
         assert all(len(set(places)) == 9 for places in found.places.tolist())
@@ -94,19 +95,19 @@ class TestNearestRows:
     @pytest.mark.parametrize("threads", [1, 4])
     def test_threads_change_no_byte(self, threads: int) -> None:
         rows = surface(3000)
-        found = nearest_rows(rows, 6, ThreadWorkers(threads))[2]
-        again = nearest_rows(rows, 6, ThreadWorkers(2))[2]
+        found = nearest_rows(rows, 6, ThreadWorkers(threads))[3]
+        again = nearest_rows(rows, 6, ThreadWorkers(2))[3]
         assert found.squares.tobytes() == again.squares.tobytes()
         assert found.places.tobytes() == again.places.tobytes()
 
     def test_fewer_rows_than_neighbours_give_all_rows(self) -> None:
-        found = nearest_rows(np.eye(3), 8, ThreadWorkers(1))[2]
+        found = nearest_rows(np.eye(3), 8, ThreadWorkers(1))[3]
         assert found.squares.shape == (3, 3)
 
     def test_equal_rows_are_at_no_distance_and_do_not_cost_their_square(self) -> None:
         rows = np.concatenate([np.ones((20_000, 6)), surface(300, dim=6)]).astype(np.float32)
-        leaves, _, found = nearest_rows(rows, 5, ThreadWorkers(2))
-        assert (found.squares[leaves.order < 20_000] == 0).all()
+        order, _, _, found = nearest_rows(rows, 5, ThreadWorkers(2))
+        assert (found.squares[order < 20_000] == 0).all()
 
 
 class TestSpanningTree:
@@ -313,6 +314,21 @@ class TestMerges:
         shuffled = tree[np.lexsort((rng.random(len(tree)), tree[:, 2]))]
         np.testing.assert_array_equal(merges(shuffled), chained)
         np.testing.assert_array_equal(merges(chained), chained)  # another tree with these weights
+
+    @settings(max_examples=50, deadline=None)
+    @given(n=st.integers(2, 80), least=st.integers(2, 9), seed=st.integers(0, 999))
+    def test_the_condensed_tree_is_hdbscans(self, n: int, least: int, seed: int) -> None:
+        from hdbscan._hdbscan_linkage import label
+        from hdbscan._hdbscan_tree import condense_tree
+
+        rng = np.random.default_rng(seed)
+        tree = np.array(
+            [[i, rng.integers(0, i), rng.integers(0, 3 * n) / 4] for i in range(1, n)], dtype=float
+        )
+        chained = merges(tree[np.argsort(tree[:, 2], kind="stable")])
+        found, expected = condense(chained, least), condense_tree(label(chained), least)
+        assert found.dtype.names == expected.dtype.names
+        assert found.tolist() == expected.tolist()
 
     def test_the_order_of_the_rows_changes_no_cluster(self) -> None:
         rows = surface(1500)

@@ -86,7 +86,7 @@ def test_of_rows_at_the_same_distance_the_same_are_taken_whatever_memory_held(
     found = []
     for value in (0.0, np.inf, -np.inf):
         monkeypatch.setattr(products.Hits, "blank", lambda value=value: filled(value))
-        found.append(nearest_rows(rows, 9, ThreadWorkers(2))[2])
+        found.append(nearest_rows(rows, 9, ThreadWorkers(2))[3])
     for other in found[1:]:
         assert np.array_equal(other.squares, found[0].squares)
         assert np.array_equal(other.places, found[0].places)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import inspect
 import os
@@ -261,6 +263,7 @@ def _foreground(name: str, dask: tuple[Any, ...] | None = None) -> Iterator[Any]
     side: Prefect's server, its modules, and workers if `dask` says which (`early_workers.begun`).
     """
     signal.signal(signal.SIGINT, _interrupted)
+    atexit.register(gc.freeze)  # Python ends sooner if it need not look for garbage
     from flows import temporary_server
 
     use_server = temporary_server.start()

@@ -1,15 +1,12 @@
 """Workers that start before the run asks for them, while Prefect's server does.
 
-That takes seconds. They also import what steps will need, and end without Python's own clearing
-away: seconds more of a worker's time that no step waits for.
+That takes seconds. They also import what steps will need: seconds more that no step waits for.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
-import os
-import sys
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,12 +73,4 @@ def _prepare() -> None:
 
     # asking for what is so already makes torch import what it needs to answer
     torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
-    atexit.register(_leave)
-
-
-def _leave() -> None:
-    """End the worker process: what it made is written, and the modules need no undoing."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    atexit.register(gc.freeze)  # else a second goes into looking for garbage among the modules

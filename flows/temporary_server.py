@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import psutil
 
@@ -52,24 +53,31 @@ _watchers: dict[int, subprocess.Popen[bytes]] = {}
 def start() -> Callable[[], None]:
     """Start a server, where no standing one is configured, and go on without waiting for it.
 
+    Prefect's settings say whether one is; to import them takes long, so that a server is started
+    before they are read where it will probably be wanted.
+
     Returns
     -------
     callable
         Waits until it answers; from then on it is Prefect's server, to the end of this process.
         Does nothing where Prefect knows a server, or may not start one.
     """
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings()
-    if settings.api.url is not None or not settings.server.ephemeral.enabled:
+    known = "prefect.settings" in sys.modules
+    if not (_is_wanted() if known else _is_probably_wanted()):
         return lambda: None
+    if known:
+        from prefect.settings import get_current_settings
+
+        given = get_current_settings().to_environment_variables(exclude_unset=True)
+    else:
+        given = {}  # the server reads the same profile and the same environment
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
          f"--port={port}", "--log-level=error", "--lifespan=on"],
-        env=os.environ | AS_PREFECT_DOES | settings.to_environment_variables(exclude_unset=True),
+        env=os.environ | AS_PREFECT_DOES | given,
     )  # fmt: skip
     end_with_this_process()
     atexit.register(
@@ -78,11 +86,40 @@ def start() -> Callable[[], None]:
     return partial(_use, process, f"http://127.0.0.1:{port}/api")
 
 
-def _use(process: subprocess.Popen[bytes], url: str) -> None:
-    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+def _is_wanted() -> bool:
+    from prefect.settings import get_current_settings
 
+    settings = get_current_settings()
+    return settings.api.url is None and bool(settings.server.ephemeral.enabled)
+
+
+def _is_probably_wanted() -> bool:
+    """Whether neither the environment nor a profile names a server; what else may, is rare."""
+    if {"PREFECT_API_URL", "PREFECT_PROFILE"} & set(os.environ):
+        return _is_wanted()
+    profiles = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
+    try:
+        return "PREFECT_API_URL" not in profiles.read_text("utf-8") or _is_wanted()
+    except OSError:
+        return True
+
+
+def _use(process: subprocess.Popen[bytes], url: str) -> None:
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_UI_URL,
+        temporary_settings,
+    )
+
+    if not _is_wanted():
+        end(process, STOP_S)
+        return
     wait_until_healthy(process, url, STARTUP_S)
-    _settings.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}))
+    here = {PREFECT_API_URL: url, PREFECT_UI_URL: ""}
+    # nobody listens to heartbeats there, and a flow waits for their thread to wake up when it ends
+    here[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
+    _settings.enter_context(temporary_settings(here))
 
 
 def end_with_this_process() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -116,7 +117,7 @@ def _use(process: subprocess.Popen[bytes], url: str) -> None:
         end(process, STOP_S)
         return
     wait_until_healthy(process, url, STARTUP_S)
-    here = {PREFECT_API_URL: url, PREFECT_UI_URL: ""}
+    here: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_UI_URL: ""}
     # nobody listens to heartbeats there, and a flow waits for their thread to wake up when it ends
     here[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     _settings.enter_context(temporary_settings(here))

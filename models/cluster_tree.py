@@ -45,7 +45,8 @@ def condense(merges: NDArray[np.float64], min_cluster_size: int) -> NDArray[Any]
     """
     n = len(merges) + 1
     condensed = np.empty(2 * n, dtype=CONDENSED)
-    used = _condense(*_hierarchy(merges), merges[:, 2], min_cluster_size, condensed)
+    children, sizes = _hierarchy(merges)
+    used = _condense(children, sizes, merges[:, 2], min_cluster_size, condensed)
     return condensed[:used].copy()
 
 

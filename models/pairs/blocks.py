@@ -231,7 +231,8 @@ class Blocks:
 
     def side(self, block: int) -> Side:
         """Read a block for a search; its offset is its first position among all."""
-        return Side.of(self.read(block), int(self.starts[block]))
+        side = Side.of(self.read(block), int(self.starts[block]))
+        return side._replace(order=side.itself).widened(self.projection)  # rows lie in order
 
     def read(self, block: int) -> Leaves:
         """Read a block; position p of it is position ``starts[block] + p`` of all."""

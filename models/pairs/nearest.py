@@ -352,7 +352,7 @@ def _insert(  # type: ignore[no-untyped-def]
     rows_a, order_a, rows_b, order_b, offset = a.rows, a.order, b.rows, b.order, b.offset
     queried, asked = queries.positions, targets.positions
     hit_query, hit_target, hit_value = hits.query, hits.target, hits.value
-    look_first = a.wide.shape[1] > 0 and error > 0.0
+    look_first = a.wide.shape[1] > 0 and b.wide.shape[1] > 0 and error > 0.0
     measured, last, least, farthest = 0, -1, np.inf, np.inf
     for h in range(found):
         i = hit_query[h]
@@ -436,7 +436,9 @@ def nearest_rows(
     some = rows[:: max(1, len(rows) // REACH_ROWS)]  # a little too far is near enough
     projection = Projection.fit(sample, distances_to_nearest(queries, some, k), queries)
     leaves = Leaves.of(rows, projection)
-    side = Side.of(leaves) if isinstance(rows, np.memmap) else Side.gathered(leaves, projection)
+    side = Side.of(leaves)
+    if not isinstance(rows, np.memmap):
+        side = side.gathered().widened(projection)
     found = Nearest.blank(len(rows), k)
     find_nearest(side, side, found, projection, workers)
     return leaves.order, side, projection, found

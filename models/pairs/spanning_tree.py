@@ -27,7 +27,7 @@ from models.pairs.products import (
     squared_distance,
 )
 from models.pairs.projection import EXACT, MULTIPLY_ADD, Projection
-from models.pairs.sides import Side, box_distance, load, load_some, row_distance
+from models.pairs.sides import Side, box_distance, load, load_some, row_distance, wide_distance
 from models.workers import Workers
 
 SLACK = 1e-6
@@ -380,9 +380,14 @@ def lightest_of_group(  # type: ignore[no-untyped-def]
                 found = find_hits(queries, n_queries, targets, n_targets, b.rows.shape[1], hits)
                 tiles_full = patience
                 patience *= 2
+            look_first = a.wide.shape[1] > 0 and b.wide.shape[1] > 0 and not full
             for h in range(found):
                 i, q = hits.query[h], targets.positions[hits.target[h]]
                 p = members[i]
+                if look_first:
+                    radius = np.sqrt(square[i]) * scale + error + worst
+                    if wide_distance(a.wide[p], b.wide[q]) > radius * radius * (1.0 + 1e-5):
+                        continue
                 if of_a.component[p] == of_b.component[q] or of_b.core[q] >= square[i]:
                     continue
                 d = squared_distance(a.rows[a.order[p]], b.rows[b.order[q]])

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
-from models.cluster_tree import cluster_tree
-from models.cluster_tree import condense
+from models.cluster_tree import cluster_tree, condense
 from models.hdbscan import NOISE, HDBSCANClusterer, least_tree, least_tree_blocks, merges
 from models.pairs.blocks import Blocks, stored
 from models.pairs.nearest import nearest_rows
@@ -80,9 +79,7 @@ class TestNearestRows:
         rows = surface(900, dim=dim, seed=k)
         order, _, _, found = nearest_rows(rows, k, ThreadWorkers(2))
         exact = np.sort(cdist(rows.astype(np.float64), rows.astype(np.float64)), axis=1)[:, :k]
-        np.testing.assert_allclose(
-            np.sqrt(found.squares), exact[order], rtol=1e-12, atol=1e-12
-        )
+        np.testing.assert_allclose(np.sqrt(found.squares), exact[order], rtol=1e-12, atol=1e-12)
 
     def test_places_are_those_of_the_distances_and_no_row_is_listed_twice(self) -> None:
         rows = surface(1200).astype(np.float64)

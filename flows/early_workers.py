@@ -1,6 +1,6 @@
 """Workers that start before the run asks for them, while Prefect's server does.
 
-That takes seconds. They also import what steps will need: seconds more that no step waits for.
+That takes seconds. They also import what steps will need; the first step waits for little of it.
 """
 
 from __future__ import annotations

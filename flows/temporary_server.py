@@ -37,6 +37,9 @@ except OSError:
     pass
 """
 
+SPEAKS_OF_SERVERS = ("PREFECT_API_URL", "PREFECT_PROFILE", "EPHEMERAL")
+"""In names of settings: whether a server is known, or may be started."""
+STARTUP_TIMEOUT = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 LOOK_S = 1.0
 STARTUP_S, STOP_S = 120, 5
 AS_PREFECT_DOES = {
@@ -55,13 +58,14 @@ def start() -> Callable[[], None]:
     """Start a server, where no standing one is configured, and go on without waiting for it.
 
     Prefect's settings say whether one is; to import them takes long, so that a server is started
-    before they are read where it will probably be wanted.
+    before they are read where environment and profile name none.
 
     Returns
     -------
     callable
         Waits until it answers; from then on it is Prefect's server, to the end of this process.
-        Does nothing where Prefect knows a server, or may not start one.
+        Where Prefect knows a server, or may not start one, none is used, and one that was started
+        in vain is ended.
     """
     known = "prefect.settings" in sys.modules
     if not (_is_wanted() if known else _is_probably_wanted()):
@@ -95,14 +99,14 @@ def _is_wanted() -> bool:
 
 
 def _is_probably_wanted() -> bool:
-    """Whether neither the environment nor a profile names a server; what else may, is rare."""
-    if {"PREFECT_API_URL", "PREFECT_PROFILE"} & set(os.environ):
-        return _is_wanted()
-    profiles = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
-    try:
-        return "PREFECT_API_URL" not in profiles.read_text("utf-8") or _is_wanted()
-    except OSError:
-        return True
+    """Whether nothing in the environment, nor a profile, speaks of servers; what else may, is rare.
+
+    Prefect's own profile lets it start one; where there are others, its settings are read.
+    """
+    names = {name.upper() for name in os.environ} - {STARTUP_TIMEOUT}
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    plain = not any(part in name for name in names for part in SPEAKS_OF_SERVERS)
+    return (plain and not (home / "profiles.toml").exists()) or _is_wanted()
 
 
 def _use(process: subprocess.Popen[bytes], url: str) -> None:

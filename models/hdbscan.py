@@ -295,7 +295,8 @@ class HDBSCANClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if not is_stored(X):
             rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
         require_matrix(rows)
-        self.__dict__.pop("outlier_score_", None)  # of an earlier fit
+        for name in ("outlier_score_", "spanning_tree_", "core_distances_"):
+            self.__dict__.pop(name, None)  # of an earlier fit
         self.n_features_in_ = rows.shape[1]
         n = rows.shape[0]
         self._rows = rows

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,7 +209,7 @@ def _nearest_of_group(  # type: ignore[no-untyped-def]
             off = 0.0 if full else error + worst  # by which coordinates may show too much
             if opening:
                 found = _nearest_of_tile(
-                    queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
+                    queries, n_queries, targets, n_targets, columns, squares, scale, hits
                 )
             else:
                 _limit(full, off, queries, n_queries, a, squares, scale, limits)
@@ -260,13 +261,12 @@ def _reach(squares, members, scale):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _nearest_of_tile(  # type: ignore[no-untyped-def]
-    queries, n_queries, targets, n_targets, columns, squares, scale, limits, hits
-):
+def _nearest_of_tile(queries, n_queries, targets, n_targets, columns, squares, scale, hits):  # type: ignore[no-untyped-def]
     """Multiply all columns; hits are what may be among a query's k nearest of the tile.
 
-    The targets are looked at in classes: as many values as there are classes whose least value lies
-    below some limit do so, too. What rounding may have done to each value is within its slack.
+    The targets are looked at in classes. If the least values of k classes lie below a limit, so do
+    k values at least; with more neighbours than classes, all values are ranked. What rounding may
+    have done to a value is within its slack.
     """
     width = columns + 2
     k = squares.shape[1]
@@ -287,8 +287,8 @@ def _nearest_of_tile(  # type: ignore[no-untyped-def]
         _least_of_classes(values, slack, most, least)
         own = np.float64(error) * queries.squares[i]
         limit = squares[queries.positions[i], -1] * scale * scale
-        if k <= STRIP:
-            limit = min(limit, np.float64(_kth(most, STRIP, lowest)) + own)
+        highest = most if k <= STRIP else values + slack
+        limit = min(limit, np.float64(_kth(highest, len(highest), lowest)) + own)
         limit = np.float32((limit + own) * (1.0 + 1e-6))
         for c in range(STRIP):
             if least[c] > limit:
@@ -401,6 +401,16 @@ def _is_in(squares, places, d, place):  # type: ignore[no-untyped-def]
     return False
 
 
+def is_mapped(rows: Rows | None) -> bool:
+    """Whether an array looks at a file, as views of a memory map do."""
+    base: Any = rows
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
 def probes_of(sample: Rows) -> Rows:
     """Choose some rows of a sample, to see how far neighbours are."""
     return sample[:: max(1, len(sample) // PROBES)][:PROBES]
@@ -437,7 +447,7 @@ def nearest_rows(
     projection = Projection.fit(sample, distances_to_nearest(queries, some, k), queries)
     leaves = Leaves.of(rows, projection)
     side = Side.of(leaves)
-    if not isinstance(rows, np.memmap):
+    if not is_mapped(rows):
         side = side.gathered().widened(projection)
     found = Nearest.blank(len(rows), k)
     find_nearest(side, side, found, projection, workers)

@@ -27,6 +27,7 @@ from models.cluster_tree import cluster_tree, condense
 from models.hdbscan import NOISE, HDBSCANClusterer, least_tree, least_tree_blocks, merges
 from models.pairs.blocks import Blocks, stored
 from models.pairs.nearest import nearest_rows
+from models.pairs.sides import Side
 from models.workers import DaskWorkers, ThreadWorkers
 
 
@@ -100,6 +101,24 @@ class TestNearestRows:
     def test_fewer_rows_than_neighbours_give_all_rows(self) -> None:
         found = nearest_rows(np.eye(3), 8, ThreadWorkers(1))[3]
         assert found.squares.shape == (3, 3)
+
+    def test_more_neighbours_than_classes_of_targets(self) -> None:
+        rows = surface(700, dim=60)
+        order, _, _, found = nearest_rows(rows, 100, ThreadWorkers(2))
+        exact = np.sort(cdist(rows.astype(np.float64), rows.astype(np.float64)), axis=1)[:, :100]
+        np.testing.assert_allclose(np.sqrt(found.squares), exact[order], rtol=1e-12, atol=1e-12)
+
+    def test_a_memory_map_is_not_copied(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = surface(900)
+        expected = HDBSCANClusterer(10).fit(rows)
+        np.save(tmp_path / "rows.npy", rows)
+        mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+        monkeypatch.delattr(Side, "gathered")
+        assert np.array_equal(HDBSCANClusterer(10).fit(mapped).labels_, expected.labels_)
+        with pytest.raises(AttributeError, match="gathered"):
+            HDBSCANClusterer(10).fit(rows)
 
     def test_equal_rows_are_at_no_distance_and_do_not_cost_their_square(self) -> None:
         rows = np.concatenate([np.ones((20_000, 6)), surface(300, dim=6)]).astype(np.float32)

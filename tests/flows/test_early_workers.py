@@ -33,19 +33,20 @@ def test_a_run_takes_the_workers_that_were_begun_for_it():
 
 
 def test_workers_that_no_run_takes_end_with_the_block():
+    before = _children()
     with early_workers.begun(None, 1, "local"):
-        workers = [c.pid for c in psutil.Process().children(recursive=True)]
+        workers = _children() - before
         assert workers
     assert early_workers.taken(1, "local") is None
-    assert not any(_running(pid) for pid in workers if pid not in _helpers())
+    assert not any(_running(pid) for pid in workers)
 
 
-def _helpers():
-    """Python's own resource tracker stays."""
+def _children():
+    """Processes below this one, Python's own resource tracker aside: it stays."""
     return {
         c.pid
         for c in psutil.Process().children(recursive=True)
-        if "resource_tracker" in " ".join(c.cmdline())
+        if "resource_tracker" not in " ".join(c.cmdline())
     }
 
 
@@ -53,7 +54,7 @@ def _helpers():
     ("address", "kind"), [("tcp://127.0.0.1:1", "local"), (None, "slurm")], ids=["address", "slurm"]
 )
 def test_nothing_starts_for_a_cluster_that_is_elsewhere(address, kind):
-    before = {c.pid for c in psutil.Process().children(recursive=True)}
+    before = _children()
     with early_workers.begun(address, 1, kind):
-        assert {c.pid for c in psutil.Process().children(recursive=True)} == before
+        assert _children() == before
         assert early_workers.taken(1, kind) is None

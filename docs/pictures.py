@@ -17,16 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from tests.flows.serving import (
-    CHROMIUM,
-    FLAGS,
-    Served,
-    open_run_form,
-    submit_run_form,
-    submit_until,
-)
+from tests.chromium import launched
+from tests.flows.serving import Served, open_run_form, submit_run_form, submit_until
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH_PX = 1400
@@ -124,8 +117,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*FROM_DISK, *FROM_SERVER])
     given = parser.parse_args()
     wanted = given.only or [*FROM_DISK, *FROM_SERVER]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as browser:
         for name in FROM_DISK.keys() & wanted:
             FROM_DISK[name](browser, given.workspace.resolve())
         if FROM_SERVER.keys() & wanted:
@@ -136,7 +128,6 @@ def main() -> None:
                         FROM_SERVER[name](browser, served, given.workspace.resolve())
                 finally:
                     served.stop()
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -237,8 +237,7 @@ def _curate(settings: Any, *, strict: bool) -> None:
     if settings.verdicts is not None:
         read_verdicts(settings.verdicts)
     Workspace.create(settings.out)
-    dask = settings.only("dask_address", "workers", "dask_cluster")
-    with _foreground("flows.curate:curate", tuple(dask.values())) as curate:
+    with _foreground("flows.curate:curate", workers_of=settings) as curate:
         record = curate(settings)
     tiles, films = record["tiles"], record["films"]
     excluded = sum(films["excluded"].values())
@@ -256,11 +255,11 @@ def _curate(settings: Any, *, strict: bool) -> None:
 
 
 @contextlib.contextmanager
-def _foreground(name: str, dask: tuple[Any, ...] | None = None) -> Iterator[Any]:
+def _foreground(name: str, *, workers_of: Any = None) -> Iterator[Any]:
     """Give a flow (``module:function``) to be run in this process.
 
     It ends at once at Ctrl-C and where Prefect's server died. What the flow needs starts side by
-    side: Prefect's server, its modules, and workers if `dask` says which (`early_workers.begun`).
+    side: Prefect's server, its modules, and the workers of a run with these settings, if given.
     """
     signal.signal(signal.SIGINT, _interrupted)
     atexit.register(gc.freeze)  # Python ends sooner if it need not look for garbage
@@ -268,10 +267,11 @@ def _foreground(name: str, dask: tuple[Any, ...] | None = None) -> Iterator[Any]
 
     use_server = temporary_server.start()
     with contextlib.ExitStack() as stack:
-        if dask is not None:
-            from flows import early_workers
+        if workers_of is not None:
+            from flows.early_workers import begun
 
-            stack.enter_context(early_workers.begun(*dask))
+            asked = (workers_of.dask_address, workers_of.workers, workers_of.dask_cluster)
+            stack.enter_context(begun(*asked))
         module, _, function = name.partition(":")
         flow = getattr(importlib.import_module(module), function)
         use_server()

@@ -1,18 +1,33 @@
 """Workers that start before the run asks for them, while Prefect's server does.
 
-That takes seconds. They also import what steps will need; the first step waits for little of it.
+That takes seconds. They import the libraries of the steps, too: the first one hardly waits.
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from flows import dask_kinds
 from tasks.run_settings import DaskCluster
+
+LIBRARIES = (
+    "cv2",
+    "matplotlib.figure",
+    "numba",
+    "pandas",
+    "pyarrow.dataset",
+    "pydicom",
+    "safetensors.torch",
+    "scipy.spatial",
+    "sklearn.ensemble",
+    "zarr",
+)
+"""What takes long to import; one that is left out costs time and nothing else."""
 
 _waiting: dict[int | None, Any] = {}
 """Local clusters by the number of workers that was asked for."""
@@ -53,23 +68,10 @@ def taken(workers: int | None, kind: DaskCluster) -> Any | None:
 
 
 def _prepare() -> None:
-    """Import what the first steps would wait for."""
-    import matplotlib.figure  # noqa: F401
-    import safetensors.torch  # noqa: F401
+    """Import what the first steps would wait for; their own modules are small."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
     import torch
-
-    from tasks import (  # noqa: F401
-        clusters,
-        decisions,
-        duplicates,
-        encoders,
-        evidence,
-        films,
-        reports,
-        scorers,
-        shortcuts,
-        tiles,
-    )
 
     # asking for what is so already makes torch import what it needs to answer
     torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())

@@ -25,7 +25,6 @@ from models.neighbour_means import unit_rows
 from models.neighbours import nearest
 
 NEIGHBOURS = 5
-QUERY_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -174,16 +173,12 @@ def predict_by_neighbours(
     -------
     ndarray of int64, shape (n,)
     """
-    predicted = np.empty(len(queries), dtype=np.int64)
-    classes = int(train.labels.max()) + 1
-    for start in range(0, len(queries), QUERY_ROWS):
-        found = nearest(queries[start : start + QUERY_ROWS], train.rows, k)
-        votes = train.labels[found.indices]  # (rows, k), the nearest first
-        ranked = np.zeros((len(votes), classes))
-        for place in range(votes.shape[1]):
-            weight = 1.0 + 2.0 ** -(place + 10)  # breaks ties by nearness alone
-            np.add.at(ranked, (np.arange(len(votes)), votes[:, place]), weight)
-        predicted[start : start + len(votes)] = ranked.argmax(1)
+    votes = train.labels[nearest(queries, train.rows, k).indices]  # (rows, k), the nearest first
+    ranked = np.zeros((len(votes), int(train.labels.max()) + 1))
+    for place in range(votes.shape[1]):
+        weight = 1.0 + 2.0 ** -(place + 10)  # breaks ties by nearness alone
+        np.add.at(ranked, (np.arange(len(votes)), votes[:, place]), weight)
+    predicted: NDArray[np.int64] = ranked.argmax(1)
     return predicted
 
 

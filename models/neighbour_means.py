@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from models.neighbours import nearest
 
-QUERY_ROWS = 2_000
-
 
 def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows at length 1 (zeros stay), so that Euclidean distance ranks by cosine similarity."""
@@ -57,8 +55,8 @@ class NeighbourMeans:
         return moved
 
     def _moved(self, rows: NDArray[np.float32], bank: NDArray[np.float32]) -> NDArray[np.float32]:
-        means = np.empty_like(rows)
-        for start in range(0, len(rows), QUERY_ROWS):
-            some = slice(start, start + QUERY_ROWS)
-            means[some] = bank[nearest(rows[some], bank, self._neighbours).indices].mean(1)
-        return unit_rows(means)
+        near = nearest(rows, bank, self._neighbours).indices
+        total = np.zeros_like(rows)
+        for place in near.T:
+            total += bank[place]
+        return unit_rows(total / np.float32(self._neighbours))

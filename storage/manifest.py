@@ -136,12 +136,13 @@ def read_manifest(
         schema=schema,
     )
     try:
-        return dataset.to_table(columns=columns, filter=_expression(filters))
+        scanner = dataset.scanner(columns=columns, filter=_expression(filters))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as e:
         raise ValueError(
             f"the manifest cannot answer columns={columns} with filters={filters} "
             f"({str(e).splitlines()[0]}). Its columns are {', '.join(schema.names)}."
         ) from e
+    return scanner.to_table()
 
 
 def _expression(filters: Filters | None) -> pc.Expression | None:

@@ -18,6 +18,7 @@ from storage.manifest import SPLITS, ManifestWriter
 from storage.schemas import MANIFEST, SCHEMA_VERSION
 from storage.workspace import Workspace
 from tasks.settings import CurationSettings
+from tests.chromium import CHROMIUM
 
 for name, value in PREFECT_DEFAULTS.items():  # before Prefect is imported for the first time
     os.environ.setdefault(name, value)
@@ -31,6 +32,12 @@ with status 1 (PyTorch's own loader, too)."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that fork come first, before any flow has run in their process."""
     items.sort(key=lambda item: item.path.name not in FORKING)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests in a browser where there is none, before anything is started for them."""
+    if CHROMIUM is None and item.get_closest_marker("browser"):
+        pytest.skip("Chromium is not installed (Debian: chromium)")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.serving import CHROMIUM, FLAGS, Served
+from tests.chromium import new_page
+from tests.flows.serving import Served
 
 
 @pytest.fixture
@@ -23,15 +24,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    """A page of Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_page(viewport={"width": 1400, "height": 1000})
-        browser.close()
+    """A page of Chromium, for tests that are marked ``browser``."""
+    with new_page(viewport={"width": 1400, "height": 1000}) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,15 +16,6 @@ from typing import Any
 import httpx
 import psutil
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 START_S, STATE_S = 180, 900
 SAID = ("mammosift is served", "started!")
 """What the command and then its worker say when they are ready."""

@@ -1,5 +1,7 @@
 """Workers that start before the run asks for them."""
 
+from __future__ import annotations
+
 import sys
 
 import psutil
@@ -7,17 +9,18 @@ import pytest
 
 from flows import early_workers
 from flows.dask_cluster import dask_client, on_worker
+from tasks.run_settings import DaskCluster
 
 
-def _modules():
+def _modules() -> tuple[int, bool]:
     return psutil.Process().pid, {"torch", "sklearn"} <= set(sys.modules)
 
 
-def _running(pid):
+def _running(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_run_takes_the_workers_that_were_begun_for_it():
+def test_a_run_takes_the_workers_that_were_begun_for_it() -> None:
     with early_workers.begun(None, 1, "local"):
         with dask_client(None, 1) as client:
             pid, has_modules = on_worker(_modules)
@@ -32,7 +35,7 @@ def test_a_run_takes_the_workers_that_were_begun_for_it():
     assert not _running(pid)
 
 
-def test_workers_that_no_run_takes_end_with_the_block():
+def test_workers_that_no_run_takes_end_with_the_block() -> None:
     before = _children()
     with early_workers.begun(None, 1, "local"):
         workers = _children() - before
@@ -41,7 +44,7 @@ def test_workers_that_no_run_takes_end_with_the_block():
     assert not any(_running(pid) for pid in workers)
 
 
-def _children():
+def _children() -> set[int]:
     """Processes below this one, Python's own resource tracker aside: it stays."""
     return {
         c.pid
@@ -53,7 +56,9 @@ def _children():
 @pytest.mark.parametrize(
     ("address", "kind"), [("tcp://127.0.0.1:1", "local"), (None, "slurm")], ids=["address", "slurm"]
 )
-def test_nothing_starts_for_a_cluster_that_is_elsewhere(address, kind):
+def test_nothing_starts_for_a_cluster_that_is_elsewhere(
+    address: str | None, kind: DaskCluster
+) -> None:
     before = _children()
     with early_workers.begun(address, 1, kind):
         assert _children() == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from typer.testing import CliRunner
 from flows.cli import BAD_ARGUMENTS, DONE_WITH_EXCLUSIONS, app
 from storage.workspace import Workspace
 from tasks.picture_settings import AugmentSettings, MeasureSettings
+from tests.chromium import CHROMIUM, new_page
 
 run = CliRunner().invoke
-CHROMIUM = shutil.which("chromium")
 
 
 def spotted(number: int) -> np.ndarray:
@@ -131,13 +130,7 @@ def test_copies_are_written_with_a_table_a_sheet_and_a_page(
 
 def assert_page_is_sound(page: Path) -> None:
     """No error, no request, nothing wider than the window."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        tab = browser.new_page()
+    with new_page() as tab:
         told: list[str] = []
         tab.on("request", lambda r: told.append(r.url))
         tab.on("pageerror", lambda e: told.append(str(e)))
@@ -147,7 +140,6 @@ def assert_page_is_sound(page: Path) -> None:
             tab.goto(page.as_uri())
             assert [t for t in told if not t.startswith(("file:", "data:"))] == []
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        browser.close()
 
 
 # -- the commands ----------------------------------------------------------------------------------

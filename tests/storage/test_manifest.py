@@ -74,3 +74,14 @@ def test_a_manifest_moved_aside_by_a_killed_run_is_put_back(tmp_path: Path) -> N
     workspace.remove_abandoned()
     recover(workspace)
     assert read_manifest(workspace)["tile_id"].to_pylist() == ["a"]
+
+
+def test_a_damaged_part_is_not_taken_for_a_wrong_question(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w")
+    publish(workspace, train=rows("a"))
+    with pytest.raises(ValueError, match=r"cannot answer columns=\['colour'"):
+        read_manifest(workspace, columns=["colour"])
+    (part,) = Path(workspace.path("manifest")).rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(pa.ArrowInvalid, match="Parquet"):
+        read_manifest(workspace, columns=["tile_id"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +27,8 @@ from storage.workspace import Workspace
 from tasks.kernels import thumbnails
 from tasks.reports import write_report
 from tasks.settings import CurationSettings
+from tests.chromium import new_page
 
-CHROMIUM = shutil.which("chromium")
 RUN = "20261123T120000Z-abc123"
 EVIL = '<script>alert("x")</script>.png'
 TILE = 32
@@ -786,18 +785,11 @@ def test_films_that_get_a_page_are_those_flagged_and_some_others(tmp_path: Path)
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 def test_a_films_page_is_worked_by_the_keyboard_and_fits_a_narrow_window(
     usual: Workspace, page: tuple[str, Reader]
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = Path(usual.uri) / f"report/films/{FILMS[0].mammogram_id}.html"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        tab = browser.new_page()
+    with new_page() as tab:
         told: list[str] = []
         tab.on("pageerror", lambda e: told.append(str(e)))
         tab.on("console", lambda m: told.append(m.text))
@@ -814,7 +806,6 @@ def test_a_films_page_is_worked_by_the_keyboard_and_fits_a_narrow_window(
         tab.get_by_label("Dropped: black").uncheck()
         assert tab.locator("tbody tr:visible").count() == len(USUAL) - 2
         assert tab.locator(".plate .box.black:visible").count() == 0
-        browser.close()
     assert told == []
 
 
